@@ -10,12 +10,15 @@ import re
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
+import msgspec
 from tqdm.auto import tqdm
 
 from ..errors import UsageError, inform
@@ -26,6 +29,8 @@ from .messages import FileMessage
 
 logger = logging.getLogger(__name__)
 CHUNK_SIZE = 1 << 20
+OVERLAP = 1024  # bytes that a resumed download repeats, to compare them
+MAX_PAGE_BYTES = 1 << 20
 MAX_ATTEMPTS = 5
 RETRY_DELAY = 1.0  # seconds before the second attempt; increases linearly
 MAX_RETRY_AFTER = 600.0  # seconds; longer requests of a server end the download
@@ -61,7 +66,7 @@ def download(url: str, path: Path, hint: str) -> Path:
                 logger.info("The download of %s was interrupted (%s). Resuming in %.0f s.", path.name, error, delay)
                 time.sleep(delay)
         partial.replace(path)
-        _etag_file(partial).unlink(missing_ok=True)
+        _version_file(partial).unlink(missing_ok=True)
     return path
 
 
@@ -95,7 +100,7 @@ def check_download_unchanged(url: str, path: Path) -> None:
 def _describe_failure(error: Exception, path: Path, partial: Path, hint: str) -> UsageError:
     reason = str(getattr(error, "reason", error)) or type(error).__name__
     attributes = {"file": path.name, "reason": reason, "hint": hint}
-    if _etag_file(partial).exists() and (size := partial.stat().st_size):
+    if _read_version(partial) and (size := partial.stat().st_size):
         return UsageError(FileMessage.DOWNLOAD_INCOMPLETE, megabytes=size / 1e6, **attributes)
     return UsageError(FileMessage.DOWNLOAD_FAILED, **attributes)
 
@@ -120,33 +125,67 @@ def _parse_retry_after(retry_after: str) -> float:
         return 0.0
 
 
-def _etag_file(partial: Path) -> Path:
-    """The file with the ETag (or the date) of a partial file, without which it cannot be resumed."""
-    return partial.with_suffix(".etag")
+@dataclass(frozen=True)
+class _Version:
+    """What identifies the version of a file on a server; it is stored next to a partial file."""
+
+    validator: str  # of `If-Range`: a strong ETag, or the date of the last change
+    size: int | None  # bytes of the complete file
+    address: str  # after redirects, without the query, which may contain a signature that expires
+
+
+def _version_file(partial: Path) -> Path:
+    """The file with the version of a partial file, without which it cannot be resumed."""
+    return partial.with_suffix(".version")
+
+
+def _read_version(partial: Path) -> _Version | None:
+    """Returns the version of a partial file; None if there is nothing to resume."""
+    try:
+        version = msgspec.json.decode(_version_file(partial).read_bytes(), type=_Version)
+        is_usable = partial.stat().st_size > 0 and version.validator.isascii() and version.validator.isprintable()
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return version if is_usable else None
+
+
+def _find_version(response: Any, size: int | None) -> _Version | None:
+    """Returns the version that a server states; None if it does not state one that changes with every byte.
+
+    A weak ETag may be the same for other bytes, and a date if the file changed within a second (RFC 9110, 8.8.2.2).
+    """
+    address = urlsplit(response.url)._replace(query="", fragment="").geturl()
+    etag, modified = (response.headers.get(name, "").strip() for name in ("ETag", "Last-Modified"))
+    if etag and not etag.startswith("W/"):
+        return _Version(etag, size, address)
+    try:
+        age = parsedate_to_datetime(response.headers.get("Date", "")) - parsedate_to_datetime(modified)
+        return _Version(modified, size, address) if age >= timedelta(seconds=1) else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _fetch(url: str, partial: Path) -> None:
     """Appends the missing bytes to `partial`; raises OSError if the transfer ends early."""
-    etag_file, offset, headers = _etag_file(partial), 0, {}
-    if partial.exists() and etag_file.exists():
-        offset = partial.stat().st_size
-        # The server starts from the beginning if the file has changed.
-        headers = {"Range": f"bytes={offset}-", "If-Range": etag_file.read_text(encoding="utf-8")} if offset else {}
+    version, headers, offset = _read_version(partial), {}, 0
+    if version is not None:  # the server starts from the beginning if the file has changed
+        offset = max(0, partial.stat().st_size - OVERLAP)
+        headers = {"Range": f"bytes={offset}-", "If-Range": version.validator}
     with _request(url, headers) as response:
         if response.headers.get_content_type() in HTML_CONTENT_TYPES:
-            raise _describe_web_page(url, partial, response.read())
-        etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            raise _describe_web_page(url, partial, response.read(MAX_PAGE_BYTES))
         start, total = _parse_range_headers(response)
-        if start and (start != offset or etag != headers["If-Range"]):
-            partial.unlink()
+        found = _find_version(response, total)
+        if start and (start != offset or found != version or not _ends_with(partial, response, offset)):
+            partial.unlink(missing_ok=True)
             raise OSError("the server sent another range or another file")
-        etag_file.unlink(missing_ok=True)
-        if etag and not etag.startswith("W/"):  # a weak ETag is the same for other bytes
-            etag_file.write_text(etag, encoding="utf-8")
+        if not start:
+            _begin(partial, found)
+        size = partial.stat().st_size
         bar = tqdm(
-            total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1000, desc=partial.stem, delay=0.5
+            total=total, initial=size, unit="B", unit_scale=True, unit_divisor=1000, desc=partial.stem, delay=0.5
         )
-        with open(partial, "ab" if start else "wb") as file, bar:
+        with open(partial, "ab") as file, bar:
             while chunk := response.read(CHUNK_SIZE):
                 if file.tell() == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(HTML_PREFIXES):
                     raise _describe_web_page(url, partial, chunk)
@@ -155,6 +194,26 @@ def _fetch(url: str, partial: Path) -> None:
     size = partial.stat().st_size
     if size == 0 or total is not None and size != total:
         raise OSError(f"received {size:,} of {total:,} bytes" if total else "received no data")
+
+
+def _ends_with(partial: Path, response: Any, offset: int) -> bool:
+    """Whether a partial file from an offset to its end has the bytes with which a response starts; reads them."""
+    with open(partial, "rb") as file:
+        file.seek(offset)
+        end = file.read()
+    start = response.read(len(end))
+    if len(start) < len(end) and end.startswith(start):
+        raise OSError("the connection ended early")
+    return bool(start == end)
+
+
+def _begin(partial: Path, version: _Version | None) -> None:
+    """Makes an empty partial file. Its version is written after the bytes of another version are gone."""
+    _version_file(partial).unlink(missing_ok=True)
+    partial.unlink(missing_ok=True)
+    partial.touch()
+    if version is not None:
+        _version_file(partial).write_bytes(msgspec.json.encode(version))
 
 
 def _describe_web_page(url: str, partial: Path, page: bytes) -> UsageError:

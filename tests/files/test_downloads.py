@@ -1,6 +1,7 @@
 """Downloads: resumption, retries, rejected content, digests and Google Drive."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -9,7 +10,7 @@ from support.file_server import run_file_server
 from support.messages import logged, raises
 
 from hf_mae.files import downloads
-from hf_mae.files.downloads import check_download_unchanged, download
+from hf_mae.files.downloads import OVERLAP, check_download_unchanged, download
 from hf_mae.files.messages import FileMessage
 
 
@@ -26,8 +27,8 @@ def test_an_interrupted_download_is_resumed(server, tmp_path):
     assert path.read_bytes() == server.content and len(server.requests) == 3
     assert [range_header for _, range_header in server.requests] == [
         None,
-        f"bytes={size // 3}-",
-        f"bytes={size // 3 + size // 4}-",
+        f"bytes={size // 3 - OVERLAP}-",
+        f"bytes={size // 3 + size // 4 - 2 * OVERLAP}-",
     ]
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".lock") == ["file.pth"]
     download(f"{server.url}/file", path, "")
@@ -35,48 +36,100 @@ def test_an_interrupted_download_is_resumed(server, tmp_path):
 
 
 def test_a_partial_file_is_resumed_by_the_next_command(server, tmp_path):
-    server.break_at = [500_000] + [1000] * 4
-    with raises(FileMessage.DOWNLOAD_INCOMPLETE, file="file.pth", megabytes=0.504, hint="Use a mirror."):
+    server.break_at = [500_000] + [OVERLAP + 1000, 10] * 2
+    with raises(FileMessage.DOWNLOAD_INCOMPLETE, file="file.pth", megabytes=0.502, hint="Use a mirror."):
         download(f"{server.url}/file", tmp_path / "file.pth", "Use a mirror.")
     assert not (tmp_path / "file.pth").exists()
-    assert (tmp_path / "file.pth.partial").stat().st_size == 504_000
+    assert (tmp_path / "file.pth.partial").stat().st_size == 502_000
     download(f"{server.url}/file", tmp_path / "file.pth", "")
-    assert (tmp_path / "file.pth").read_bytes() == server.content and server.requests[-1][1] == "bytes=504000-"
+    assert (tmp_path / "file.pth").read_bytes() == server.content and server.requests[-1][1] == f"bytes={502_000 - OVERLAP}-"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"supports_ranges": False},
-        {"etag": '"2"'},
-        {"etag": 'W/"1"'},
-        {"etag": None},
-        {"etag": '"2"', "ignores_if_range": True},
-        {"etag": None, "ignores_if_range": True},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("first_etag", ['"1"', 'W/"1"', None])
-def test_parts_of_two_versions_are_never_joined(server, tmp_path, changes, first_etag):
+EARLIER, LATER = "Mon, 05 Jan 2015 10:00:00 GMT", "Mon, 05 Jan 2015 10:00:01 GMT"
+STATED = [  # ETag and Last-Modified of the first answer, and whether a download of them can be resumed
+    ('"1"', None, True),
+    ('"1"', EARLIER, True),
+    (None, EARLIER, True),
+    ('W/"1"', EARLIER, True),
+    ('W/"1"', None, False),
+    (None, None, False),
+    (None, "yesterday", False),
+    (None, "Fri, 01 Jan 2100 10:00:00 GMT", False),
+]
+OTHER = {"content": b"b" * 60_000}
+CHANGES = [
+    OTHER | {"supports_ranges": False},
+    OTHER | {"etag": '"2"', "modified": LATER},
+    OTHER | {"etag": None, "modified": LATER},
+    OTHER | {"etag": None, "modified": None},
+    OTHER | {"etag": 'W/"1"', "modified": None},
+    OTHER,
+    OTHER | {"moved": "/other"},
+    {"content": b"a" * 59_999, "ignores_if_range": True},
+    {"content": b"a" * 20_000, "ignores_if_range": True},
+    {"content": b"a" * 25_000 + b"b" * 35_000, "moved": "/other"},
+]
+
+
+@pytest.mark.parametrize("broken_at", [1, 20_000, 45_000, 59_999])
+@pytest.mark.parametrize("etag, modified, is_resumable", STATED)
+def test_only_a_file_with_a_version_is_resumed(server, tmp_path, etag, modified, is_resumable, broken_at):
+    server.content, server.etag, server.modified = bytes(range(240)) * 250, etag, modified
+    server.break_at = [broken_at]
+    path = download(f"{server.url}/file", tmp_path / "file.pth", "")
+    assert path.read_bytes() == server.content
+    start = max(0, broken_at - OVERLAP)
+    assert server.requests[1][1] == (f"bytes={start}-" if is_resumable else None)
+
+
+@pytest.mark.parametrize("ignores_if_range", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("etag, modified, is_resumable", STATED)
+def test_parts_of_two_versions_are_never_joined(
+    server, tmp_path, etag, modified, is_resumable, change, ignores_if_range
+):
     """A download is interrupted, the file on the server is replaced, and the download is resumed."""
-    server.etag, server.content = first_etag, b"a" * 60_000
+    vars(server).update(etag=etag, modified=modified, content=b"a" * 60_000)
     server.break_at = [25_000] + [0] * (downloads.MAX_ATTEMPTS - 1)
-    with raises(FileMessage.DOWNLOAD_INCOMPLETE if first_etag == '"1"' else FileMessage.DOWNLOAD_FAILED):
+    with raises(FileMessage.DOWNLOAD_INCOMPLETE if is_resumable else FileMessage.DOWNLOAD_FAILED):
         download(f"{server.url}/file", tmp_path / "file.pth", "")
-    server.content = b"b" * 60_000
-    vars(server).update(changes)
+    vars(server).update({"ignores_if_range": ignores_if_range} | change)
     download(f"{server.url}/file", tmp_path / "file.pth", "")
     assert (tmp_path / "file.pth").read_bytes() == server.content
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".lock") == ["file.pth"]
 
 
-@pytest.mark.parametrize("etag", ['"1"', None])
-def test_a_partial_file_that_is_complete_is_accepted_or_downloaded_again(server, tmp_path, etag):
-    (tmp_path / "file.pth.partial").write_bytes(server.content)
-    if etag:
-        (tmp_path / "file.pth.etag").write_text(etag)
+def test_a_redirect_with_a_new_signature_is_the_same_file(server, tmp_path):
+    server.moved, server.break_at = "/storage/1", [300_000]
+    path = download(f"{server.url}/file", tmp_path / "file.pth", "")
+    assert path.read_bytes() == server.content and server.requests[-1][1] == f"bytes={300_000 - OVERLAP}-"
+
+
+@pytest.mark.parametrize("version", [b"", b"{", b"[]", b"\xff", b'{"validator": "a\\nb", "size": 1, "address": ""}', None])
+def test_a_partial_file_without_its_version_is_downloaded_again(server, tmp_path, version):
+    (tmp_path / "file.pth.partial").write_bytes(server.content[:5000] + b"x" * 5000)
+    if version is not None:
+        (tmp_path / "file.pth.version").write_bytes(version)
     download(f"{server.url}/file", tmp_path / "file.pth", "")
-    assert (tmp_path / "file.pth").read_bytes() == server.content
+    assert (tmp_path / "file.pth").read_bytes() == server.content and len(server.requests) == 1
+
+
+def test_a_partial_file_that_is_complete_is_compared_with_the_last_bytes_on_the_server(server, tmp_path):
+    server.break_at = [len(server.content) - 10] + [0] * (downloads.MAX_ATTEMPTS - 1)
+    with raises(FileMessage.DOWNLOAD_INCOMPLETE):
+        download(f"{server.url}/file", tmp_path / "file.pth", "")
+    (tmp_path / "file.pth.partial").write_bytes(server.content)
+    server.requests.clear()
+    assert download(f"{server.url}/file", tmp_path / "file.pth", "").read_bytes() == server.content
+    assert len(server.requests) == 1 and server.requests[0][1]
+
+
+def test_two_processes_download_a_file_once(server, tmp_path):
+    server.break_at = [100_000]
+    with ThreadPoolExecutor(2) as pool:
+        paths = [pool.submit(download, f"{server.url}/file", tmp_path / "file.pth", "") for _ in range(2)]
+    assert {path.result().read_bytes() for path in paths} == {server.content}
+    assert len(server.requests) == 2  # one that was interrupted and one that resumed
 
 
 def test_an_invalid_content_length_is_ignored(server, tmp_path):

@@ -17,6 +17,8 @@ class FileServer(http.server.ThreadingHTTPServer):
         break_at: bytes after which each of the next responses is interrupted.
         supports_ranges: whether `Range` requests are answered.
         ignores_if_range: whether a range is sent although the file has changed.
+        modified: the Last-Modified header.
+        moved: whether requests are redirected to this path.
         requests: path and `Range` header of each request.
         extra_headers: headers of the next responses that replace the correct ones (None: removed).
         statuses: status and `Retry-After` header of the next responses.
@@ -25,7 +27,7 @@ class FileServer(http.server.ThreadingHTTPServer):
     def __init__(self, content: bytes):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.etag, self.supports_ranges = content, '"1"', True
-        self.ignores_if_range = False
+        self.ignores_if_range, self.modified, self.moved = False, None, None
         self.break_at, self.requests, self.extra_headers, self.statuses = [], [], [], []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -44,8 +46,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if url.path == "/download" and (query.get("confirm") != "t" or query["id"] in ("quota", "private")):
             page = "<html>Quota exceeded</html>" if query["id"] == "quota" else "<html>Sign in</html>"
             return self.send_content(page.encode(), 200, "text/html; charset=utf-8")
+        if self.server.moved and url.path != self.server.moved:
+            return self.send_redirect(self.server.moved)
         start, content = 0, self.server.content
-        is_unchanged = self.headers.get("If-Range") in (None, self.server.etag) or self.server.ignores_if_range
+        versions = (None, self.server.etag, self.server.modified)
+        is_unchanged = self.headers.get("If-Range") in versions or self.server.ignores_if_range
         if range_header and self.server.supports_ranges and is_unchanged:
             start = int(re.fullmatch(r"bytes=(\d+)-", range_header).group(1))
             if start >= len(content):
@@ -59,8 +64,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def send_redirect(self, path):
+        self.send_response(302)
+        self.send_header("Location", f"{path}?signature={len(self.server.requests)}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def send_content(self, content, status, content_type):
         headers = {"Content-Type": content_type, "Content-Length": str(len(content)), "ETag": self.server.etag}
+        headers["Last-Modified"] = self.server.modified
         if status == 206:
             end = len(self.server.content)
             headers["Content-Range"] = f"bytes {end - len(content)}-{end - 1}/{end}"
@@ -83,7 +95,7 @@ def run_file_server(content: bytes, monkeypatch) -> Iterator[FileServer]:
     """Runs a server, which also replaces Google Drive; downloads are retried without delay."""
     monkeypatch.setattr(downloads, "RETRY_DELAY", 0.0)
     with FileServer(content) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setattr(downloads, "GOOGLE_DRIVE_URL", f"{server.url}/download")
         yield server
         server.shutdown()
