@@ -6,6 +6,7 @@ archive is a local path or a URL that fsspec opens (`s3://...`, `https://...`).
 
 import os
 import re
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import Any
 
 from ..errors import UsageError, summarize_exception
 from .frame_names import file_of_frame
+from .messages import FileMessage
+from .remote_versions import forget_versions, watch_versions
 
 MEMBER_PATTERN = re.compile(
     r"(?P<archive>.+)::(?P<offset>\d{1,19})\+(?P<size>\d{1,19})(?P<deflated>z?)"
@@ -57,18 +60,46 @@ def read_member(member: Member) -> bytes:
 
     Raises:
         OSError: If the archive does not exist, is truncated, or contains invalid data.
+        UsageError: If a remote archive has changed since its state was read.
     """
     if member.size > MAX_MEMBER_BYTES:
         raise OSError(f"larger than {MAX_MEMBER_BYTES:,} bytes")
-    if is_remote(member.archive):
-        with convert_remote_errors():
-            system, path = file_system(member.archive)
-            content: bytes = system.cat_file(path, start=member.offset, end=member.offset + member.size)
-    else:
-        content = _pread(member)
+    content = _read_remote(member) if is_remote(member.archive) else _pread(member)
     if len(content) < member.size:
         raise OSError(f"{os.path.basename(member.archive)} is truncated")
     return decompress_deflate(content) if member.deflated else content
+
+
+def _read_remote(member: Member) -> bytes:
+    """Reads bytes of the version of an archive whose members were listed; see `watch_versions` for http."""
+    with convert_remote_errors():
+        system, path = file_system(member.archive)
+        _check_remote_state(member.archive)
+        if "s3" in system.protocol:  # only files request the version that they had when they were opened
+            file = _open_remote(member.archive, threading.get_ident())
+            file.seek(member.offset)
+            return bytes(file.read(member.size))
+        return bytes(system.cat_file(path, start=member.offset, end=member.offset + member.size))
+
+
+@lru_cache(maxsize=256)
+def _open_remote(archive: str, thread: int) -> Any:
+    system, path = file_system(archive)
+    return system.open(path, "rb", cache_type="none")
+
+
+_remote_states: dict[str, str] = {}  # by URL, when the members were listed
+
+
+@lru_cache(maxsize=4096)
+def _check_remote_state(archive: str) -> None:
+    """Checks once per process that an archive is the one whose members were listed.
+
+    Raises:
+        UsageError: If it has changed.
+    """
+    if archive in _remote_states:
+        get_remote_file_state(archive)
 
 
 def _pread(member: Member) -> bytes:
@@ -108,11 +139,15 @@ def file_system(url: str) -> tuple[Any, str]:
     """Returns the fsspec file system of a URL, and the path in it."""
     from fsspec.core import url_to_fs
 
-    return url_to_fs(url)
+    system, path = url_to_fs(url)
+    if "http" in system.protocol:
+        watch_versions(system)
+    return system, path
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=file_system.cache_clear)  # DataLoader workers need their own connections
+if hasattr(os, "register_at_fork"):  # DataLoader workers need their own connections
+    for cache in (file_system, _open_remote, _check_remote_state):
+        os.register_at_fork(after_in_child=cache.cache_clear)
 
 
 @contextmanager
@@ -120,9 +155,15 @@ def convert_remote_errors() -> Iterator[None]:
     """Within the block, converts the exceptions of remote file systems (each client library has its own) to OSError."""
     try:
         yield
-    except (OSError, UsageError):
+    except UsageError:
         raise
     except Exception as error:
+        if type(error).__name__ == "FileExpired":  # of s3fs, an OSError
+            raise UsageError(FileMessage.REMOTE_FILE_CHANGED, url=getattr(error, "filename", "The archive")) from None
+        if isinstance(error.__cause__, UsageError):  # fsspec hides it
+            raise error.__cause__ from None
+        if isinstance(error, OSError):
+            raise
         raise OSError(summarize_exception(error)) from error
 
 
@@ -131,11 +172,29 @@ def get_remote_file_state(url: str) -> str:
 
     Raises:
         OSError: If the file cannot be accessed.
+        UsageError: If it has changed since its state was read first; `forget_remote_states` accepts another one.
     """
+    state = _read_remote_state(url)
+    if _remote_states.setdefault(url, state) != state:
+        raise UsageError(FileMessage.REMOTE_FILE_CHANGED, url=url)
+    return state
+
+
+def forget_remote_states(uri: str) -> None:
+    """Accepts the present versions of the remote files in a folder, or next to a file or pattern."""
+    folder = re.split(r"[*?]", uri)[0].rpartition("/")[0]
+    for url in [url for url in _remote_states if url.startswith(folder)]:
+        del _remote_states[url]
+    forget_versions(folder)
+    for cache in (_open_remote, _check_remote_state):
+        cache.cache_clear()
+
+
+def _read_remote_state(url: str) -> str:
     with convert_remote_errors():
         system, path = file_system(url)
         info = system.info(path)
-    names = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "created")
+    names = ("size", "ETag", "etag", "blob_id", "mtime", "LastModified", "last_modified", "Last-Modified", "created")
     return "\0".join(str(info.get(name)) for name in names)
 
 

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 from tqdm.auto import tqdm
@@ -154,7 +154,7 @@ def _find_version(response: Any, size: int | None) -> _Version | None:
 
     A weak ETag may be the same for other bytes, and a date if the file changed within a second (RFC 9110, 8.8.2.2).
     """
-    address = urlsplit(response.url)._replace(query="", fragment="").geturl()
+    address = re.split("[?#]", response.url)[0]
     etag, modified = (response.headers.get(name, "").strip() for name in ("ETag", "Last-Modified"))
     if etag and not etag.startswith("W/"):
         return _Version(etag, size, address)

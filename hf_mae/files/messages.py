@@ -64,6 +64,8 @@ class FileMessage(Message):
         "The server sent a web page instead of {file}. Sign in to the network if it requires that, "
         "or check whether the file was moved."
     )
+    REMOTE_FILE_CHANGED = "{url} changed while it was read. Run the command again."
+    RANGES_IGNORED = "The server of {url} cannot send parts of a file. Download the file and specify its path."
     DOWNLOAD_CHANGED = (
         "{path} is not the file that was downloaded from {url} before (SHA-256 {found}..., before: {expected}...). If "
         "the publisher changed it on purpose, delete the entry of this address from {digests}."

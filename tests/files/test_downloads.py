@@ -42,7 +42,9 @@ def test_a_partial_file_is_resumed_by_the_next_command(server, tmp_path):
     assert not (tmp_path / "file.pth").exists()
     assert (tmp_path / "file.pth.partial").stat().st_size == 502_000
     download(f"{server.url}/file", tmp_path / "file.pth", "")
-    assert (tmp_path / "file.pth").read_bytes() == server.content and server.requests[-1][1] == f"bytes={502_000 - OVERLAP}-"
+    assert (tmp_path / "file.pth").read_bytes() == server.content and server.requests[-1][
+        1
+    ] == f"bytes={502_000 - OVERLAP}-"
 
 
 EARLIER, LATER = "Mon, 05 Jan 2015 10:00:00 GMT", "Mon, 05 Jan 2015 10:00:01 GMT"
@@ -105,7 +107,9 @@ def test_a_redirect_with_a_new_signature_is_the_same_file(server, tmp_path):
     assert path.read_bytes() == server.content and server.requests[-1][1] == f"bytes={300_000 - OVERLAP}-"
 
 
-@pytest.mark.parametrize("version", [b"", b"{", b"[]", b"\xff", b'{"validator": "a\\nb", "size": 1, "address": ""}', None])
+@pytest.mark.parametrize(
+    "version", [b"", b"{", b"[]", b"\xff", b'{"validator": "a\\nb", "size": 1, "address": ""}', None]
+)
 def test_a_partial_file_without_its_version_is_downloaded_again(server, tmp_path, version):
     (tmp_path / "file.pth.partial").write_bytes(server.content[:5000] + b"x" * 5000)
     if version is not None:

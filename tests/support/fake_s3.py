@@ -1,5 +1,6 @@
 """A fake S3 server on the loopback interface: `s3fs` lists, stats and reads its objects with real requests."""
 
+import hashlib
 import os
 import threading
 from contextlib import contextmanager
@@ -9,9 +10,13 @@ from xml.sax.saxutils import escape
 
 LISTING = """<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>{bucket}</Name>
 <Prefix>{prefix}</Prefix><KeyCount>{count}</KeyCount><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"""
-ENTRY = """<Contents><Key>{key}</Key><Size>{size}</Size><ETag>&quot;1&quot;</ETag>
+ENTRY = """<Contents><Key>{key}</Key><Size>{size}</Size><ETag>&quot;{etag}&quot;</ETag>
 <LastModified>{last_modified}</LastModified></Contents>"""
 LAST_MODIFIED = "2026-01-01T00:00:00.000Z"
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
 
 
 class S3Handler(BaseHTTPRequestHandler):
@@ -37,12 +42,18 @@ class S3Handler(BaseHTTPRequestHandler):
                 self.missing_status, b"<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>"
             )
         self.requested_keys.append(key)
+        etag = f'"{md5(content)}"'
+        if self.headers.get("If-Match", etag) != etag:
+            message = "At least one of the pre-conditions you specified did not hold"
+            return self.respond(
+                412, f"<Error><Code>PreconditionFailed</Code><Message>{message}</Message></Error>".encode()
+            )
         if byte_range := self.headers.get("Range"):
             first, last = (int(end) for end in byte_range.removeprefix("bytes=").split("-"))
             last = min(last, len(content) - 1)
             content_range = f"bytes {first}-{last}/{len(content)}"
-            return self.respond(206, content[first : last + 1], Content_Range=content_range)
-        self.respond(200, content)
+            return self.respond(206, content[first : last + 1], Content_Range=content_range, ETag=etag)
+        self.respond(200, content, ETag=etag)
 
     def list(self, bucket, query):
         prefix, delimiter = (query.get(name, [""])[0] for name in ("prefix", "delimiter"))
@@ -55,7 +66,14 @@ class S3Handler(BaseHTTPRequestHandler):
             if has_delimiter:
                 folders.add(prefix + head + delimiter)
             else:
-                listed.append(ENTRY.format(key=quote(key), size=len(content), last_modified=LAST_MODIFIED))
+                listed.append(
+                    ENTRY.format(
+                        key=quote(key),
+                        size=len(content),
+                        etag=hashlib.md5(content).hexdigest(),
+                        last_modified=LAST_MODIFIED,
+                    )
+                )
         listed += [f"<CommonPrefixes><Prefix>{quote(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)]
         listing = LISTING.format(bucket=bucket, prefix=escape(prefix), count=len(listed), entries="".join(listed))
         self.respond(200, listing.encode(), Content_Type="application/xml")
@@ -64,12 +82,10 @@ class S3Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {
             "Content_Length": len(body),
-            "ETag": '"1"',
             "Last_Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
+            **headers,
         }.items():
             self.send_header(name.replace("_", "-"), str(value))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

@@ -52,10 +52,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         versions = (None, self.server.etag, self.server.modified)
         is_unchanged = self.headers.get("If-Range") in versions or self.server.ignores_if_range
         if range_header and self.server.supports_ranges and is_unchanged:
-            start = int(re.fullmatch(r"bytes=(\d+)-", range_header).group(1))
+            first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", range_header).groups()
+            start = int(first)
             if start >= len(content):
                 return self.send_error(416)
-        self.send_content(content[start:], 206 if start else 200, "application/octet-stream")
+            return self.send_content(content[start : int(last) + 1 if last else None], 206, start=start)
+        self.send_content(content, 200)
 
     def send_retry(self, status, retry_after):
         self.send_response(status)
@@ -70,12 +72,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send_content(self, content, status, content_type):
+    def send_content(self, content, status, content_type="application/octet-stream", start=0):
         headers = {"Content-Type": content_type, "Content-Length": str(len(content)), "ETag": self.server.etag}
         headers["Last-Modified"] = self.server.modified
         if status == 206:
-            end = len(self.server.content)
-            headers["Content-Range"] = f"bytes {end - len(content)}-{end - 1}/{end}"
+            headers["Content-Range"] = f"bytes {start}-{start + len(content) - 1}/{len(self.server.content)}"
         headers |= self.server.extra_headers.pop(0) if self.server.extra_headers else {}
         self.send_response(status)
         for name, value in headers.items():
@@ -84,7 +85,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if content_type.startswith("application") and self.server.break_at:
             content = content[: self.server.break_at.pop(0)]
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
 
     def log_message(self, *args):
         pass

@@ -18,7 +18,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from tqdm.auto import tqdm
 
-from ...errors import summarize_exception, warn
+from ...errors import UsageError, summarize_exception, warn
 from ...files.caches import cached, files_fingerprint
 from ...settings.limits import count_usable_cores
 from ..images.image_io import read_rgb
@@ -65,6 +65,8 @@ def _load_grey(path: str, size: int) -> Image.Image:
     try:
         image = read_rgb(path, draft_size=(2 * HASHED_SIZE, 2 * HASHED_SIZE))
         grey = image.convert("L").resize((HASHED_SIZE, HASHED_SIZE), Image.Resampling.BOX)
+    except UsageError:
+        raise
     except Exception as error:  # each Pillow plugin raises its own types
         warn(logger, ImageMessage.IMAGE_NOT_COMPARED, file=path, reason=summarize_exception(error))
         return Image.new("L", (size, size))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ...errors import UsageError
 from .messages import ImageMessage
 
 PILLOW_REASONS = {  # part of an error text of Pillow, in lower case -> reason
@@ -39,7 +40,13 @@ def convert_decoder_error(error: Exception) -> ImageError:
 
 
 def summarize_image_error(error: Exception, path: str = "") -> str:
-    """Returns the reason in an error, on one line, without the file name (if `path` is given)."""
+    """Returns the reason in an error, on one line, without the file name (if `path` is given).
+
+    Raises:
+        UsageError: If the error is not about this image, e.g. because its archive has changed on the server.
+    """
+    if isinstance(error, UsageError):
+        raise error
     if isinstance(error, FileNotFoundError):
         return ImageMessage.MISSING_FILE.render()
     text = str(error)

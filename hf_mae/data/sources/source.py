@@ -6,6 +6,7 @@ from functools import cache, cached_property
 from importlib import import_module
 
 from ...errors import UsageError, inform
+from ...files.archive_members import forget_remote_states
 from ...settings.sources import SOURCES
 from ..messages import DataMessage
 from .frame_rows import expand_frames
@@ -66,6 +67,8 @@ def open_source(uri: str, options: SourceOptions | None = None) -> Source:
         UsageError: If it does not exist, cannot be reached, or is of no such kind.
     """
     location, options = Location(uri), options or SourceOptions()
+    if location.is_remote:
+        forget_remote_states(uri)
     for entry in reversed(SOURCES.values()):
         kind = load_reader(entry.reader)
         if kind.matches(location, options):
