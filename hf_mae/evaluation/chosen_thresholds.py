@@ -2,23 +2,29 @@
 
 A threshold for a sensitivity or specificity is a quantile of the scores of one side. Its interval contains the
 thresholds at which the interval of the rate contains the target, on the images that it was chosen on, by patient if
-patients are known (Woodruff, 1952, J Am Stat Assoc 47:635). The interval of Youden's threshold is a percentile
-bootstrap of images or patients. The variation of a rate between the ends of the interval of the threshold is added to
-its own interval as squares of distances to the estimate (MOVER; Zou and Donner, 2008, Stat Med 27:1693).
+patients are known (Woodruff, 1952, J Am Stat Assoc 47:635). The interval of Youden's threshold is symmetric, from a
+smoothed bootstrap of images or patients: the threshold converges with the cube root of the number of images, so that
+the ordinary bootstrap is not consistent (Leger and MacGibbon, 2006, Can J Stat 34:29). The variation of a rate between
+the ends of the interval of the threshold is added to its own interval as squares of distances to the estimate (MOVER;
+Zou and Donner, 2008, Stat Med 27:1693).
 """
 
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.special import expit, logit
 
 from .estimation import Rate, Sample, class_rate, estimate_rate, fit_proportions, group_ids, too_few_units
-from .intervals import CONFIDENCE, Floats, Interval, wilson_interval
+from .intervals import CONFIDENCE, MIN_UNITS, Floats, Interval, wilson_interval
 from .metrics import is_at_least
 from .operating_points import OneVsRest, ThresholdRule, effective_trials, positive_scores
 from .prediction_table import Predictions
 
 DRAWS = 400  # of the bootstrap
+LEVELS = 2000  # thresholds that are compared in a draw
+SMALLEST_SCORE = 1e-8  # score, before its logit is computed
 
 
 def threshold_intervals(rule: ThresholdRule, selection: OneVsRest) -> list[Interval]:
@@ -51,28 +57,59 @@ def _quantile_interval(rule: ThresholdRule, fold: Predictions, scores: Floats) -
 
 
 def _youden_interval(fold: Predictions, scores: Floats) -> Interval:
-    group = group_ids([fold])
-    if too_few_units(len(scores), group) is not None:
+    """Computes the interval from the distances between the thresholds of smoothed resamples and that of the smoothed
+    scores, on the scale of their logits."""
+    group, is_positive = group_ids([fold]), fold.labels == 1
+    if too_few_units(len(scores), group) or min(is_positive.sum(), (~is_positive).sum()) < MIN_UNITS:
         return None
-    order = np.lexsort([fold.labels, scores])  # the draws do not depend on the order of the images
-    is_positive, units = (fold.labels == 1)[order], np.arange(len(scores)) if group is None else group[order]
-    levels, level = np.unique(scores[order], return_inverse=True)
-    generator, count = np.random.default_rng(0), int(units.max()) + 1
-    found = []
+    chosen = ThresholdRule("youden").choose_threshold(scores, is_positive)
+    order = np.lexsort([*([] if group is None else [group]), is_positive, scores])  # draws do not depend on the order
+    values, is_positive = _logit(scores)[order], is_positive[order]
+    units = np.arange(len(scores)) if group is None else group[order]
+    spread = np.where(is_positive, _bandwidth(values[is_positive]), _bandwidth(values[~is_positive]))
+    if spread.max() == 0:  # the scores do not vary
+        return None
+    margin = 3 * spread.max()
+    levels = np.linspace(values.min() - margin, values.max() + margin, LEVELS)
+    smoothed = _find_youden_level(levels, values, is_positive, spread)
+    generator, count, distances = np.random.default_rng(0), int(units.max()) + 1, []
     for _ in range(DRAWS):
-        times = generator.multinomial(count, np.full(count, 1 / count))[units]
-        right, wrong = (_fractions_from_above(level, times * side, len(levels)) for side in (is_positive, ~is_positive))
-        if right is not None and wrong is not None:
-            found.append(levels[int(np.argmax(right - wrong))])
-    chosen = ThresholdRule("youden").choose_threshold(scores, fold.labels == 1)
-    ends = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf")
-    return min(float(ends[0]), chosen), max(float(ends[1]), chosen)
+        drawn = np.repeat(np.arange(len(values)), generator.multinomial(count, np.full(count, 1 / count))[units])
+        if 0 < is_positive[drawn].sum() < len(drawn):
+            noisy = values[drawn] + spread[drawn] * generator.normal(size=len(drawn))
+            distances.append(abs(_find_youden_level(levels, noisy, is_positive[drawn]) - smoothed))
+    center, distance = float(_logit(chosen)), float(np.quantile(distances, CONFIDENCE))
+    return min(float(expit(center - distance)), chosen), max(float(expit(center + distance)), chosen)
 
 
-def _fractions_from_above(level: NDArray[np.int64], weights: NDArray[np.int64], count: int) -> Floats | None:
-    """Computes the fraction of the weights at or above each level; None without weights."""
-    total = np.bincount(level, weights, count)[::-1].cumsum()[::-1]
-    return total / total[0] if total[0] > 0 else None
+def _logit(scores: Floats | float) -> Floats:
+    values: Floats = logit(np.clip(scores, SMALLEST_SCORE, 1 - SMALLEST_SCORE))
+    return values
+
+
+def _bandwidth(values: Floats) -> float:
+    """Computes the bandwidth of a normal kernel (Silverman, 1986, Density Estimation, eq. 3.31)."""
+    deviation, (low, high) = float(values.std(ddof=1)), np.quantile(values, [0.25, 0.75])
+    scale: float = min(deviation, float(high - low) / 1.349) or deviation
+    return 0.9 * scale / float(len(values) ** 0.2)
+
+
+def _find_youden_level(
+    levels: Floats, values: Floats, is_positive: NDArray[np.bool_], bandwidths: Floats | None = None
+) -> float:
+    """Finds the threshold with the greatest Youden index among levels of equal distance.
+
+    Args:
+        bandwidths: of the kernel of each value (images,), equal for positive and for negative ones; None: no kernel.
+    """
+    step, fractions = levels[1] - levels[0], []
+    bins = np.clip((values - levels[0]) / step, 0, len(levels) - 1).astype(int)
+    for side in (is_positive, ~is_positive):
+        counts = np.bincount(bins[side], minlength=len(levels)).astype(float)
+        if bandwidths is not None:
+            counts = gaussian_filter1d(counts, max(bandwidths[side][0] / step, 0.1))
+        fractions.append(counts[::-1].cumsum()[::-1] / counts.sum())
+    return float(levels[(fractions[0] - fractions[1]).argmax()])
 
 
 def intervals_with_choice(

@@ -113,12 +113,14 @@ class ExpectedCost:
     Args:
         decisions: one of `DECISIONS`: `argmax` (the predicted class) or `bayes`.
         normalized: None if a single decision costs nothing.
+        with_priors: whether the classes have the given priors, not those of the images.
         classes_without_images: ids of the classes with a prior that have no image; the other priors are scaled.
     """
 
     decisions: str
     expected_cost: Estimate
     normalized: Estimate | None
+    with_priors: bool
     classes_without_images: tuple[int, ...] = ()
 
 
@@ -147,6 +149,7 @@ def _estimate_expected_cost(decisions: str, folds: list[Predictions], costs: Cos
         decisions,
         _estimate(sample, costs, normalize=False),
         None if is_free else _estimate(sample, costs, normalize=True),
+        costs.priors is not None,
         tuple(sorted(map(int, missing))),
     )
 

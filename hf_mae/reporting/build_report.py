@@ -14,13 +14,20 @@ from ..settings.metrics import METRICS, MetricKind, metric_names
 from .centres import centre_table
 from .diagnostic_accuracy import PREDICTED_CLASS_RULE, OneVsRestResult, OperatingPoint, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
-from .headline import HeadlineRow, estimated_scores, headline_table, make_difference, make_score
+from .headline import (
+    RATE_TITLES,
+    HeadlineRow,
+    estimated_scores,
+    headline_table,
+    make_difference,
+    make_score,
+    score_title,
+)
 from .results_tables import ResultsRow, ResultsTable
 from .run_sentences import describe_ppv_at_recall
 from .table import Cell, CellLike, Column, Content, Number, Table, format_content, number_columns
 from .text_templates import report_text
 
-RATE_TITLES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 AGGREGATION_TITLES = {
     "images": "images",
     "mean": "patients, mean of their images",
@@ -339,7 +346,7 @@ def _margin_table(tests: list[dict[str, Any]]) -> Table:
         texts = MARGIN_RESULTS[test["kind"]]
         result = texts[0] if test["shown"] else texts[1]
         difference = _make_difference(test["score"], test["difference"], _ends(test), test["reason"])
-        rows.append([test["second"], _score_title(test["score"]), margin, difference, *p_values, result])
+        rows.append([test["second"], score_title(test["score"]), margin, difference, *p_values, result])
     columns = [Column("run"), Column("score"), *number_columns(["margin", "difference", "p", "p adjusted"])]
     return Table([*columns, Column("result")], rows, report_text("margins", first=tests[0]["first"]))
 
@@ -400,10 +407,6 @@ def _make_difference(
     if name in METRICS:
         return replace(make_score(name, value, interval, reason=reason or ""), signed=True)
     return replace(make_rate(Estimate(value, interval)), reason=reason or "", signed=True)
-
-
-def _score_title(name: str) -> str:
-    return METRICS[name].title if name in METRICS else RATE_TITLES.get(name, "F1")
 
 
 def _comparison_cells(comparison: dict[str, Any]) -> list[CellLike]:

@@ -18,7 +18,6 @@ from ..evaluation.metrics import summary_metric_names
 from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR
 from ..settings.metrics import METRICS, MetricKind
-from .diagnostic_accuracy import PREDICTED_CLASS_RULE
 from .document import Block, Heading, Paragraph
 from .headline import run_scores
 from .messages import ReportingMessage
@@ -122,8 +121,6 @@ def _collect_facts(run: CompletedRun, tables: Sequence[ResultsTable]) -> dict[st
     analysis = StudyAnalysis.from_tables(run, tables)
     facts, scores = study_facts(run, analysis), run_scores(run.scores())
     diagnostic = analysis.diagnostic_accuracy
-    results = diagnostic.one_vs_rest if diagnostic else []
-    rules = {point.rule for result in results for point in result.operating_points}
     excluded = [step for cohort in list_cohorts(run).values() for step in cohort.excluded]
     # The networks of timm store the preprocessing in their configuration.
     has_processor = (run.folder / "preprocessor_config.json").is_file() or not (run.folder / "config.json").is_file()
@@ -138,7 +135,6 @@ def _collect_facts(run: CompletedRun, tables: Sequence[ResultsTable]) -> dict[st
         "predictions": f"predictions_{run.split}.csv",
         "probabilities": [METRICS[name].title for name in diagnostic.probabilities] if diagnostic else [],
         "processor_file": "preprocessor_config.json" if has_processor else "config.json",
-        "rules": sorted(rules - {PREDICTED_CLASS_RULE}),
         "scores": [f"{METRICS[name].title} {scores[name].format()}" for name in summary_metric_names()],
         "split_sizes": ", ".join(f"{split} {images}" for split, images in facts["images_by_split"].items()),
         "subgroups": [subgroups.column for subgroups in diagnostic.subgroups] if diagnostic else [],

@@ -10,6 +10,7 @@ from ..settings.metrics import METRICS, MetricKind, metric_names
 from .table import TOO_FEW_FOR_INTERVAL, Cell, CellLike, Column, Number, Table
 
 Interval = Sequence[float] | None
+RATE_TITLES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ def make_score(
     scaled_std = None if std is None else scale * std
     digits, interval_digits = (2, 1) if scale == 100 else (3, 3)
     return Number(scale * value, digits, scaled_std, ends, interval_digits, "" if ends else reason)
+
+
+def score_title(name: str) -> str:
+    """Returns the title of a metric, or of a rate or the F1 of positive classes."""
+    return METRICS[name].title if name in METRICS else RATE_TITLES.get(name, "F1")
 
 
 def split_scores(scores: Mapping[str, Any]) -> dict[str, Number]:

@@ -140,7 +140,7 @@ def _describe_methods(run: CompletedRun, analysis: StudyAnalysis) -> tuple[list[
         "list_metrics": list_metrics,
         "MetricKind": MetricKind,
         "losses": trainings.texts("train.objective", lambda objective: describe_loss(objective, cite)),
-        "one_vs_rest": [" or ".join(result.classes) for result in diagnostic.one_vs_rest] if diagnostic else [],
+        "one_vs_rest": [" or ".join(result.classes) for result in analysis.results],
         "subgroups": diagnostic.subgroups if diagnostic else [],
     }
     return [render_text(template, facts) for template in load_templates("methods").values()], list(references)

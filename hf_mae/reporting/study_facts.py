@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.cohort import Cohort
+from ..evaluation.agreement import Agreement
 from ..inference.tta import NUM_VIEWS
 from ..runs.completed_run import CompletedRun
 from ..runs.record import RunRecord
@@ -13,7 +14,8 @@ from ..runs.training_facts import TrainedPart, Training
 from ..settings.benchmarks import find_benchmark_or_none
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.training import INSTANCE_BALANCED
-from .diagnostic_accuracy import DiagnosticAccuracy
+from .diagnostic_accuracy import PREDICTED_CLASS_RULE, DiagnosticAccuracy, OneVsRestResult
+from .headline import score_title
 from .results_tables import ResultsTable
 
 SPLIT_TITLES = {
@@ -30,10 +32,12 @@ class StudyAnalysis:
 
     Args:
         comparisons: tests between this run and others (`ResultsTable.comparisons`).
+        margin_tests: the same for tests at a margin (`ResultsTable.margin_tests`).
         diagnostic_accuracy: None: not computed.
     """
 
     comparisons: list[dict[str, Any]]
+    margin_tests: list[dict[str, Any]]
     diagnostic_accuracy: DiagnosticAccuracy | None = None
 
     @classmethod
@@ -42,15 +46,40 @@ class StudyAnalysis:
         tables = list(tables)
         rows = [row for table in tables for row in [*table.rows, *table.not_comparable]]
         own = [row.diagnostic_accuracy for row in rows if row.ours and row.method == run.name]
-        comparisons = [pair for table in tables for pair in table.comparisons]
+
+        def select(pairs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [pair for pair in pairs if run.name in (pair["first"], pair["second"])]
+
         return cls(
-            [pair for pair in comparisons if run.name in (pair["first"], pair["second"])], own[0] if own else None
+            select(pair for table in tables for pair in table.comparisons),
+            select(pair for table in tables for pair in table.margin_tests),
+            own[0] if own else None,
         )
 
     def others(self, name: str) -> list[str]:
         """Returns the names of the runs that a run was compared with."""
         pairs = [(pair["first"], pair["second"]) for pair in self.comparisons]
         return sorted({second if first == name else first for first, second in pairs})
+
+    @property
+    def results(self) -> list[OneVsRestResult]:
+        """Results of classes against the rest."""
+        return self.diagnostic_accuracy.one_vs_rest if self.diagnostic_accuracy else []
+
+    @property
+    def annotators(self) -> Agreement | None:
+        """Agreement of the annotators of the images."""
+        found = self.diagnostic_accuracy.annotator_agreement if self.diagnostic_accuracy else None
+        return found.annotators if found else None
+
+    def rules_by_split(self) -> dict[str, list[str]]:
+        """Returns the rules of the thresholds by the split that they were chosen on; empty: given thresholds."""
+        points = [point for result in self.results for point in result.operating_points]
+        rules: dict[str, list[str]] = {}
+        for point in points:
+            found = rules.setdefault(point.threshold_split or "", [])
+            found += [point.rule] if point.rule not in (PREDICTED_CLASS_RULE, *found) else []
+        return {split: found for split, found in rules.items() if found}
 
     def tests(self) -> list[str]:
         """Returns the names of the tests between runs."""
@@ -131,6 +160,9 @@ def study_facts(run: CompletedRun, analysis: StudyAnalysis) -> dict[str, Any]:
         "num_seeds": len({result.run.seed for result in evaluated.crossval.runs}) if evaluated.crossval else 0,
         "base_names": [Path(base).name for base in Trainings(run.trained).values("base")],
         "num_stopped": sum(train.stopped_early for train in Trainings(run.trained).all_trainings()),
+        "score_title": score_title,
+        "costs": analysis.diagnostic_accuracy.expected_costs if analysis.diagnostic_accuracy else [],
+        "annotators": analysis.annotators,
         "texts": Trainings(run.trained).texts,
         "columns": sorted({name for part in (cohort, evaluated.study) if part for name in part.columns}),
         "pluralize_text": pluralize_text,
