@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from ..errors import CommandLineError
@@ -129,6 +130,16 @@ class ModelScores:
         return group_ids(self.folds)
 
     @cached_property
+    def ranks(self) -> list[Floats]:
+        """Ranks of the scores of `class_ids` in each fold (runs, images, classes)."""
+        return [rankdata(fold.known_scores[..., self.class_ids], axis=1) for fold in self.folds]
+
+    @cached_property
+    def losses(self) -> dict[str, list[Floats]]:
+        """Brier scores and log losses of the images of each fold (runs, images)."""
+        return {name: [_image_losses(fold, name) for fold in self.folds] for name in ("brier", "log_loss")}
+
+    @cached_property
     def smallest_class(self) -> Floats:
         """Number of images of the class, or of the predictions, of each image: the smaller one (images,)."""
         smallest = []
@@ -189,6 +200,13 @@ class ModelScores:
         value = sample.value(lambda matrices: predictive_value(ConfusionMatrices(matrices)))
         slopes = [numeric_derivatives(ConfusionMatrices(smooth), predictive_value) for smooth in sample.smoothed]
         return ModelScore(value, sample.influence(slopes, sample.smoothed), 1.0, reason=reason, from_counts=True)
+
+
+def _image_losses(fold: Predictions, name: str) -> Floats:
+    """Computes the values of a mean over images (runs, images)."""
+    loss = METRICS[name].function
+    assert loss is not None, name
+    return np.array([loss(run, fold.labels) for run in fold.known_scores])
 
 
 def _halve_smoothing(influence: Influence) -> Influence:

@@ -61,12 +61,22 @@ def safe_divide(numerator: Floats, denominator: Floats) -> Floats:
 
 def merge_ties(scores: Floats) -> Floats:
     """Replaces scores (images,) that differ by rounding errors only by the lowest of them."""
+    tie, lowest = rank_ties(scores)
+    return lowest[tie]
+
+
+def rank_ties(scores: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Numbers the different scores (images,) from the lowest one, as `merge_ties` merges them.
+
+    Returns:
+        The number of each score (images,), and the lowest score of each number.
+    """
     order = np.argsort(scores)
     ordered = scores[order].astype(np.float64)
     is_new = np.r_[True, np.diff(ordered) > ROUNDING_ERROR * np.abs(ordered[1:])]
-    merged = np.empty(len(ordered))
-    merged[order] = ordered[is_new][np.cumsum(is_new) - 1]
-    return merged
+    tie = np.empty(len(ordered), dtype=np.int64)
+    tie[order] = np.cumsum(is_new) - 1
+    return tie, ordered[is_new]
 
 
 def is_at_least(scores: Floats, threshold: Any) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from .intervals import (
     effective_wilson_interval,
     log_scale_interval,
 )
-from .metrics import CALIBRATION_BINS, calibration_bins, expected_calibration_error, merge_ties
+from .metrics import CALIBRATION_BINS, calibration_bins, expected_calibration_error, merge_ties, rank_ties
 from .prediction_table import Predictions
 
 PSEUDO_LABELS = 1.0  # images with another label that smooth the variance of a mean over images
@@ -151,11 +151,11 @@ def binary_auroc(scores: Floats, is_positive: NDArray[np.bool_]) -> Ranking:
         scores: (images,).
         is_positive: mask of the positive images (images,); neither empty nor full.
     """
-    sides = is_positive.sum(), (~is_positive).sum()
-    scores = merge_ties(scores)
-    ranks, placements = rankdata(scores), np.empty(len(scores))
-    placements[is_positive] = (ranks[is_positive] - rankdata(scores[is_positive])) / sides[1]
-    placements[~is_positive] = 1 - (ranks[~is_positive] - rankdata(scores[~is_positive])) / sides[0]
+    tie, positive, negative = _count_ties(scores, is_positive)
+    sides = positive.sum(), negative.sum()
+    above_negative = (negative.cumsum() - negative / 2) / sides[1]
+    below_positive = 1 - (positive.cumsum() - positive / 2) / sides[0]
+    placements = np.where(is_positive, above_negative[tie], below_positive[tie])
     value = float(placements[is_positive].mean())
     influence = (placements - value) / np.where(is_positive, sides[0], sides[1])
     random_variance = (1 / 12 + (0.5 - value) ** 2) * float(1 / sides[0] ** 2 + 1 / sides[1] ** 2)
@@ -172,17 +172,15 @@ def binary_average_precision(scores: Floats, is_positive: NDArray[np.bool_]) -> 
         scores: (images,).
         is_positive: mask of the positive images (images,); not empty.
     """
-    scores = merge_ties(scores)
-    order = np.argsort(-scores, kind="stable")
-    last = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]  # of images with equal scores
-    tie, right = np.searchsorted(last, np.arange(len(scores))), is_positive[order]
-    found, called = right.cumsum()[last].astype(float), last + 1.0
-    gain, precision, positives = np.diff(np.r_[0.0, found]), found / called, float(right.sum())
+    tie, positive, negative = _count_ties(scores, is_positive)
+    tie, gain = len(positive) - 1 - tie, positive[::-1]  # from the highest score
+    found = gain.cumsum()
+    called = found + negative[::-1].cumsum()
+    precision, positives = found / called, float(found[-1])
     value = float((gain * precision).sum() / positives)
-    change_right = np.cumsum((gain * (called - found) / called**2)[::-1])[::-1][tie]
-    change_wrong = np.cumsum((gain * found / called**2)[::-1])[::-1][tie]
-    influence = np.empty(len(scores))
-    influence[order] = np.where(right, precision[tie] - value + change_right, -change_wrong) / positives
+    change_right = np.cumsum((gain * (called - found) / called**2)[::-1])[::-1]
+    change_wrong = np.cumsum((gain * found / called**2)[::-1])[::-1]
+    influence = np.where(is_positive, (precision - value + change_right)[tie], -change_wrong[tie]) / positives
     others = np.maximum(found - 1, 0) * positives / max(positives - 1, 1)
     total = others + called - found
     leave_one_out = np.divide(others, total, out=np.ones_like(total), where=total > 0)
@@ -190,6 +188,14 @@ def binary_average_precision(scores: Floats, is_positive: NDArray[np.bool_]) -> 
     prevalence = positives / len(scores)
     random_variance = (prevalence * (1 - prevalence) / 12 + (prevalence - value) ** 2) / positives**2
     return Ranking(value, influence, bias, (prevalence - value) / positives, random_variance, 2.0)
+
+
+def _count_ties(scores: Floats, is_positive: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Returns the number of the score of each image (images,), and how many positive and negative images have each
+    score, from the lowest one (scores,)."""
+    tie, lowest = rank_ties(scores)
+    positive, negative = (np.bincount(tie[side], minlength=len(lowest)) for side in (is_positive, ~is_positive))
+    return tie, positive.astype(float), negative.astype(float)
 
 
 RankingFunction = Callable[[Floats, NDArray[np.bool_]], Ranking]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import binomtest, rankdata
+from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from ..settings.metrics import METRICS
@@ -191,16 +191,13 @@ def score_permutation_tests(
     """
     num_runs = min(min(len(fold.predicted) for fold in model.folds) for model in (first, second))
     by_image: dict[str, list[Floats]] = {}
-    for fold, other in zip(first.folds, second.folds):
-        models = fold.known_scores[:num_runs], other.known_scores[:num_runs]
-        for name in ("brier", "log_loss"):
-            loss = METRICS[name].function
-            assert loss is not None, name
-            losses = [np.mean([loss(run, fold.labels) for run in runs], axis=0) for runs in models]
-            by_image.setdefault(name, []).append((losses[1] - losses[0]) / len(fold.labels))
-        ranks = [rankdata(runs[..., first.class_ids], axis=1) for runs in models]
+    for index, labels in enumerate(fold.labels for fold in first.folds):
+        for name, losses in first.losses.items():
+            means = [fold_losses[index][:num_runs].mean(0) for fold_losses in (losses, second.losses[name])]
+            by_image.setdefault(name, []).append((means[1] - means[0]) / len(labels))
+        ranks = [model.ranks[index][:num_runs] for model in (first, second)]
         for name, function in RANKING_FUNCTIONS.items() if first.score("roc_auc") else ():
-            by_image.setdefault(name, []).append(_exchanged_ranks(ranks, fold.labels, first.class_ids, function))
+            by_image.setdefault(name, []).append(_exchanged_ranks(ranks, labels, first.class_ids, function))
     values = np.stack([np.concatenate(parts) for parts in by_image.values()], axis=1)
     if first.group is not None:
         values = np.stack([np.bincount(first.group, column) for column in values.T], axis=1)
