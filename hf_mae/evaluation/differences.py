@@ -3,7 +3,8 @@ equivalence).
 
 The variance of a difference is that of the difference of the influences of each image, or patient, on the two scores
 (for AUROC: DeLong et al., 1988), with smoothed counts (Agresti and Min, 2005, Stat Med 24:729). Intervals are
-Student's.
+Student's. The degrees of freedom of independent images are those of a sum of the variances of the classes (Welch, 1947,
+Biometrika 34:28): few if a few small classes have most of the variance.
 """
 
 from collections.abc import Sequence
@@ -148,6 +149,17 @@ class ModelScores:
             smallest.append(np.minimum(counts[0].sum(-1)[fold.labels], predicted))
         return np.concatenate(smallest)
 
+    @cached_property
+    def stratum(self) -> NDArray[np.int64]:
+        """Number of the class and fold of each image (images,)."""
+        classes = self.sample.num_classes
+        return np.concatenate([fold.labels + classes * number for number, fold in enumerate(self.folds)])
+
+    @cached_property
+    def stratum_size(self) -> Floats:
+        """Smoothed number of images of each class and fold (strata,)."""
+        return np.concatenate([smoothed[0].sum(-1) for smoothed in self.sample.smoothed])
+
     def score(self, name: str) -> ModelScore | None:
         """Computes a score of `METRICS` or of `BINARY_SCORES`; None: it is not defined."""
         if name not in self._scores:
@@ -188,7 +200,8 @@ class ModelScores:
         denominators = ["sensitivity", "specificity"] if at_prevalence else [name] if name in RATES else []
         if any(denominator_size(sample, denominator, 1) == 0 for denominator in denominators):
             return None
-        reasons = [too_few_in_denominator(sample, denominator, 1) for denominator in denominators]
+        needed = [*denominators, name] if at_prevalence else denominators  # a class that is never predicted has no PPV
+        reasons = [too_few_in_denominator(sample, denominator, 1) for denominator in needed]
         reason = next((reason for reason in reasons if reason is not None), None)
         if not at_prevalence:
             value = sample.value(lambda matrices: _proportion(score, matrices))
@@ -253,15 +266,19 @@ def subtract_scores(first: ModelScores, one: ModelScore, second: ModelScores, tw
         reason = reason or IntervalReason.NOT_ESTIMABLE
     if reason is not None:
         return ScoreDifference(difference, np.nan, np.nan, one.width, reason)
+    df = min(one.degrees_of_freedom, two.degrees_of_freedom)
     if one.from_counts:
         smallest = np.minimum(first.smallest_class, second.smallest_class)
         correction = (1 + (1 - 1 / first.sample.num_classes) / np.maximum(smallest - 1, 1)) ** 0.5
         influence = replace(influence, values=influence.values * correction)  # for the fitted rates of small classes
+        by_class = np.bincount(first.stratum, influence.values**2, len(first.stratum_size))
+        spread = float((by_class**2 / np.maximum(first.stratum_size - 1, 1)).sum())
+        df = influence.variance**2 / max(spread, 1e-300)
     design = influence.design(group)
     variance = influence.variance * design.factor
     trials = max(one.width**2 - difference**2, 0.0) / variance
-    df = min(design.degrees_of_freedom, one.degrees_of_freedom, two.degrees_of_freedom, trials - 1)
-    return ScoreDifference(difference, variance, max(df, 2.0), one.width)
+    df = max(min(design.degrees_of_freedom, df, trials - 1), 2.0)
+    return ScoreDifference(difference, variance, df, one.width)
 
 
 # Tests at a margin

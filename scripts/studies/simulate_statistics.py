@@ -11,7 +11,7 @@ and docs/statistics.md.
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from hf_mae.evaluation.differences import ModelScores, ScoreDifference, estimate
 from hf_mae.evaluation.estimation import (
     PROPORTIONS,
     RATES,
+    Influence,
     ProportionFit,
     Sample,
     class_f1,
@@ -31,7 +32,7 @@ from hf_mae.evaluation.estimation import (
     too_few_in_denominator,
 )
 from hf_mae.evaluation.interaction import interaction_tests
-from hf_mae.evaluation.intervals import QUANTILE, Estimate, wilson_interval
+from hf_mae.evaluation.intervals import QUANTILE, Estimate, t_quantile, wilson_interval
 from hf_mae.evaluation.metrics import ConfusionMatrices, safe_divide, softmax
 from hf_mae.evaluation.operating_points import estimate_binary_rates, predictive_values
 from hf_mae.evaluation.prediction_table import Predictions
@@ -41,7 +42,7 @@ from hf_mae.evaluation.probability_metrics import (
     estimate_mean,
     estimate_ranking,
 )
-from hf_mae.evaluation.significance import compare_predictions, score_permutation_tests
+from hf_mae.evaluation.significance import mcnemar, permutation_tests, score_permutation_tests
 from hf_mae.evaluation.subgroups import select_classes, share_classes
 from hf_mae.settings.metrics import METRICS
 
@@ -53,7 +54,8 @@ CLASSICAL_SCORES = ("accuracy", "macro_precision", "macro_recall", "balanced_acc
 TITLES = {"ppv": "PPV", "npv": "NPV", "f1": "F1"}
 PROBABILITY_SCORES = ("roc_auc", "average_precision", "brier", "log_loss")
 DRAWS_BY_CLASS = 400  # draws with the scores of each class
-METHODS = ("hf_mae", "percentile", "BCa", "Wilson", "Clopper-Pearson", "Price-Bonett")
+METHODS = ("hf_mae", "percentile", "BCa", "Wilson", "Clopper-Pearson", "Price-Bonett", "Wald")
+PAIR_METHODS = ("hf_mae", "percentile", "BCa", "Wald")
 AT_PREVALENCE = 0.1
 LEVELS = (0.025, 0.05)  # of tests of non-inferiority and equivalence
 TOLERANCE = 1e-9
@@ -249,6 +251,12 @@ class Tally:
         if method == "hf_mae" and not (low - TOLERANCE <= value <= high + TOLERANCE and high - low > 1e-7):
             self.faults.append(f"{score}: {value} [{low}, {high}]")
 
+    def add_others(self, intervals: dict[str, dict[str, tuple[float, float]]], truth: dict[str, float]) -> None:
+        """Records intervals of other methods, by method and score."""
+        for method, of_method in intervals.items():
+            for name, interval in of_method.items():
+                self.add(method, name, truth[name], interval, 0.0)
+
     def coverage(self, method: str, score: str) -> float:
         """Returns the coverage in per cent; 0 without an interval."""
         return 100 * float(np.mean(self.covered[method, score])) if self.covered[method, score] else 0.0
@@ -282,28 +290,32 @@ class Tally:
 
 
 def bootstrap_intervals(
-    data: Predictions, rng: np.random.Generator, resamples: int
+    models: Sequence[Predictions], rng: np.random.Generator, resamples: int
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """Computes percentile and BCa intervals of the bootstrap of images, or of patients."""
-    classes = data.num_classes
-    cells = data.labels * classes + data.predicted[0]
+    """Computes percentile and BCa intervals of the scores of a model, or of the differences of two models (second minus
+    first), by the bootstrap of images, or of patients."""
+    data, classes = models[0], models[0].num_classes
+    cells = np.stack([model.labels * classes + model.predicted[0] for model in models])
     if data.groups is None:
-        units, counts = np.unique(cells, return_counts=True)
+        units, counts = np.unique(cells, axis=1, return_counts=True)
         matrices = np.eye(classes**2)[units]
     else:
-        matrices = np.zeros((data.groups.max() + 1, classes**2))
-        np.add.at(matrices, (data.groups, cells), 1)
-        counts = np.ones(len(matrices), dtype=int)
+        matrices = np.zeros((len(models), data.groups.max() + 1, classes**2))
+        for of_model, cell in zip(matrices, cells):
+            np.add.at(of_model, (data.groups, cell), 1)
+        counts = np.ones(matrices.shape[1], dtype=int)
     total = counts.sum()
-    drawn = rng.multinomial(total, counts / total, size=resamples) @ matrices
+    drawn = rng.multinomial(total, counts / total, size=resamples)
     full = counts @ matrices
-    shape = (-1, classes, classes)
     intervals: dict[str, dict[str, tuple[float, float]]] = {"percentile": {}, "BCa": {}}
     for name in SCORES:
         function = metric_function(name)
         with np.errstate(invalid="ignore", divide="ignore"):
-            values, value = function(drawn.reshape(shape)), float(function(full.reshape(shape))[0])
-            replicates = function((full - matrices).reshape(shape))
+            scores = [
+                function(tables.reshape(*tables.shape[:-1], classes, classes))
+                for tables in (drawn @ matrices, full, full[:, None] - matrices)
+            ]
+        values, value, replicates = (of_models[-1] - (of_models[0] if len(models) > 1 else 0.0) for of_models in scores)
         low, high = np.quantile(values, [0.025, 0.975])
         intervals["percentile"][name] = float(low), float(high)
         deviation = (counts * replicates).sum() / total - replicates
@@ -370,9 +382,8 @@ def simulate_tables(  # noqa: C901, PLR0912
         if draw < class_draws and len(table) == 2 and sample.reason is None:
             _add_predictive_values(tally, data, table, enough)
         if draw < bootstrap_draws:
-            for method, intervals in bootstrap_intervals(data, np.random.default_rng((seed, draw)), resamples).items():
-                for name, interval in intervals.items():
-                    tally.add(method, name, truth[name], interval, 0.0)
+            generator = np.random.default_rng((seed, draw))
+            tally.add_others(bootstrap_intervals([data], generator, resamples), truth)
         for method, name, interval in classical_intervals(matrix) if data.groups is None else ():
             tally.add(method, name, truth[name], interval, 0.0)
     for name, entries in fits.items():
@@ -608,21 +619,51 @@ class PairTally(Tally):
                 self.rejected[level, name] += [above <= level, 1 - above <= level]
 
 
-def simulate_pairs(scenario: Images | Patients, seed: int, draws: int, advantage: float) -> PairTally:
+def wald_interval(first: ModelScores, second: ModelScores, name: str) -> tuple[float, float] | None:
+    """Computes the interval of a difference without smoothing (for AUROC: DeLong et al., 1988); None: not defined."""
+    one, two = first.score(name), second.score(name)
+    if one is None or two is None:
+        return None
+    values, information = (
+        two.influence.values - one.influence.values,
+        one.influence.information + two.influence.information,
+    )
+    design, value = Influence(values, information, 0.0).design(first.group), two.value - one.value
+    margin = t_quantile(design.degrees_of_freedom) * float((values**2).sum() * design.factor) ** 0.5
+    return (value - margin, value + margin) if np.isfinite(margin) else None
+
+
+def _without_smoothing(data: Predictions) -> ModelScores:
+    scores = ModelScores([data])
+    scores.sample = Sample([data], 0.0)  # type: ignore[misc]
+    return scores
+
+
+def simulate_pairs(
+    scenario: Images | Patients, seed: int, draws: int, advantage: float, bootstrap_draws: int = 0, resamples: int = 0
+) -> PairTally:
     """Simulates the intervals of differences."""
     rng, tally, table = np.random.default_rng(seed), PairTally(), scenario.population()
     scenario.table = table  # type: ignore[union-attr]
-    for _ in range(draws):
+    for draw in range(draws):
         first, second, second_table = draw_pair(scenario, rng, advantage)
         models = ModelScores([first]), ModelScores([second])
+        tables = (table, second_table)
+        one, two = (population_scores(t, m.confusion_matrices()[0]) for t, m in zip(tables, (first, second)))
+        truth = {name: two[name] - one[name] for name in SCORES}
         for name in SCORES:
-            function = metric_function(name)
-            truth = float(function(second_table) - function(table))
-            tally.add_difference(name, truth, estimate_difference(*models, name))
+            tally.add_difference(name, truth[name], estimate_difference(*models, name))
+        if draw >= bootstrap_draws:
+            continue
+        others = bootstrap_intervals((first, second), np.random.default_rng((seed, draw)), resamples)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            plain = _without_smoothing(first), _without_smoothing(second)
+            others["Wald"] = {name: ends for name in SCORES if (ends := wald_interval(*plain, name)) is not None}
+        tally.add_others(others, truth)
     return tally
 
 
-def simulate_class_pairs(scenario: Images | Patients, seed: int, draws: int, advantage: float) -> PairTally:
+def simulate_class_pairs(scenario: Images | Patients, seed: int, draws: int, advantage: float, *_: int) -> PairTally:
     """Simulates the intervals of differences of the scores of each class, with `draws` intervals of each score."""
     rng, tally, table = np.random.default_rng(seed), PairTally(), scenario.population()
     scenario.table = table  # type: ignore[union-attr]
@@ -658,7 +699,9 @@ def _binary_score(table: np.ndarray, name: str, prevalence: float | None) -> flo
     return _population_rate(class_f1(1) if name == "f1" else class_rate(name, 1), table)
 
 
-def simulate_score_pairs(model: ScoreModel, seed: int, draws: int, advantage: float) -> PairTally:
+def simulate_score_pairs(
+    model: ScoreModel, seed: int, draws: int, advantage: float, bootstrap_draws: int = 0, _: int = 0
+) -> PairTally:
     """Simulates the intervals of differences of scores of probabilities."""
     rng, tally = np.random.default_rng(seed), PairTally()
     truth = dict.fromkeys(PROBABILITY_SCORES, 0.0)
@@ -668,24 +711,27 @@ def simulate_score_pairs(model: ScoreModel, seed: int, draws: int, advantage: fl
         for name in PROBABILITY_SCORES:
             values = [[ModelScores([one]).score(name).value for one in pair] for pair in large]
             truth[name] = float(np.mean([second - first for first, second in values]))
-    for _ in range(draws):
+    for draw in range(draws):
         models = [ModelScores([one]) for one in model.draw_pair(rng, advantage)]
         for name in PROBABILITY_SCORES:
             tally.add_difference(name, truth[name], estimate_difference(*models, name))
+            ends = wald_interval(models[0], models[1], name) if draw < bootstrap_draws else None
+            if ends is not None:
+                tally.add("Wald", name, truth[name], ends, 0.0)
     return tally
 
 
-def simulate_score_tests(model: ScoreModel, seed: int, draws: int) -> dict[str, list[bool]]:
+def simulate_score_tests(model: ScoreModel, seed: int, draws: int, permutations: int) -> dict[str, list[bool]]:
     """Simulates the tests of scores of two exchangeable models: false positives at the 5 % level."""
     rng, rejected = np.random.default_rng(seed), defaultdict(list)
     for _ in range(draws):
         first, second = (ModelScores([one]) for one in model.draw_pair(rng, 0.0))
-        for name, p_value in score_permutation_tests(first, second, 999, int(rng.integers(2**31))).items():
+        for name, p_value in score_permutation_tests(first, second, permutations, int(rng.integers(2**31))).items():
             rejected[name].append(p_value <= 0.05)
     return rejected
 
 
-def simulate_tests(scenario: Images | Patients, seed: int, draws: int) -> dict[str, list[bool]]:
+def simulate_tests(scenario: Images | Patients, seed: int, draws: int, permutations: int) -> dict[str, list[bool]]:
     """Simulates the tests of two models that are exchangeable: false positives at the 5 % level."""
     rng, rejected = np.random.default_rng(seed), defaultdict(list)
     scenario.table = scenario.population()  # type: ignore[union-attr]
@@ -695,8 +741,11 @@ def simulate_tests(scenario: Images | Patients, seed: int, draws: int) -> dict[s
         swap = swap if first.groups is None else swap[first.groups]
         one, two = np.where(swap, second.predicted, first.predicted), np.where(swap, first.predicted, second.predicted)
         pair = replace(first, predicted=one), replace(first, predicted=two)
-        for test in compare_predictions([pair[0]], [pair[1]], 999, int(rng.integers(2**31))):
-            rejected[test.score].append(test.p_value <= 0.05)
+        p_values = permutation_tests([pair[0]], [pair[1]], permutations, int(rng.integers(2**31)))
+        if first.groups is None:  # as `compare_predictions` does
+            p_values["accuracy"] = float(mcnemar(first.labels, one, two)["p_value"])
+        for name, p_value in p_values.items():
+            rejected[name].append(p_value <= 0.05)
     return rejected
 
 
@@ -799,14 +848,18 @@ def _print_pair_tables(
 ) -> None:
     """Prints coverage and widths, and the share of rejected hypotheses at the margin of one-sided tests."""
     print_header("scenario, second model", names)
+    tallies = {}
     for seed, (title, scenario) in enumerate(scenarios.items()):
         for name, advantage in (("equal", 0.0), ("better", 0.4)) if args.match in title else ():
-            tally = simulate(scenario, seed, args.draws, advantage)
-            print_tally(f"{title}, {name}", tally, names, scale)
-            for level in LEVELS:
-                shares = [100 * np.mean(tally.rejected[level, score] or [np.nan]) for score in names]
-                cells = " | ".join(f"{share:.1f}" for share in shares)
-                print(f"| {title}, {name} | at the margin, {100 * level:g} % | {cells} |", flush=True)
+            tally = simulate(scenario, seed, args.draws, advantage, args.bootstrap_draws, args.resamples)
+            print_tally(f"{title}, {name}", tally, names, scale, PAIR_METHODS)
+            tallies[f"{title}, {name}"] = tally
+    print_wide(tallies, names)
+    print_header("share of significant one-sided tests at the margin: scenario, second model", names)
+    for title, tally in tallies.items():
+        for level in LEVELS:
+            cells = [f"{100 * np.mean(tally.rejected[level, score] or [np.nan]):.1f}" for score in names]
+            print(f"| {title} | {100 * level:g} % | " + " | ".join(cells) + " |", flush=True)
 
 
 def print_tests(args: argparse.Namespace) -> None:
@@ -814,7 +867,7 @@ def print_tests(args: argparse.Namespace) -> None:
     print("\n| scenario | macro F1 | accuracy | MCC | QWK |\n|---|" + "---:|" * 4)
     for seed, (title, scenario) in enumerate(table_scenarios().items()):
         if args.match in title:
-            rejected = simulate_tests(scenario, seed, args.draws)
+            rejected = simulate_tests(scenario, seed, args.draws, args.permutations)
             _print_level(title, [rejected[name] for name in ("macro_f1", "accuracy", "mcc", "qwk")])
 
 
@@ -839,7 +892,7 @@ def print_score_tests(args: argparse.Namespace) -> None:
     print("|---|" + "---:|" * len(PROBABILITY_SCORES))
     for seed, (title, model) in enumerate(probability_scenarios().items()):
         if args.match in title:
-            rejected = simulate_score_tests(model, seed, args.draws)
+            rejected = simulate_score_tests(model, seed, args.draws, args.permutations)
             _print_level(title, [rejected[name] for name in PROBABILITY_SCORES])
 
 
@@ -861,6 +914,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2000, help="samples per scenario")
     parser.add_argument("--bootstrap_draws", type=int, default=300, help="samples with bootstrap intervals")
     parser.add_argument("--resamples", type=int, default=1000, help="resamples of a bootstrap interval")
+    parser.add_argument("--permutations", type=int, default=199, help="permutations of each test between models")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="print only these tables")
     parser.add_argument("--match", default="", help="only scenarios whose name contains this text")
     args = parser.parse_args()

@@ -154,6 +154,40 @@ def test_a_rate_without_denominator_has_no_difference_and_few_images_no_interval
     assert found.p_value_above(0.0) is None
 
 
+def test_a_class_that_is_never_predicted_has_no_difference_of_ppv_at_a_prevalence():
+    labels = np.arange(60) % 2
+    folds = [Predictions(labels, p[None], 2) for p in (labels, np.zeros(60, dtype=int))]
+    models = [ModelScores([fold], 0.1, binary=True) for fold in folds]
+    assert estimate_difference(*models, "ppv").reason is IntervalReason.TOO_FEW_IMAGES
+    assert estimate_difference(*models, "npv").reason is None
+
+
+def test_a_difference_in_a_small_class_has_few_degrees_of_freedom():
+    labels = np.repeat([0, 1], [300, 6])
+    wrong = (range(20), 301, 302), (range(30, 50), 303)
+    first, second = (np.where(np.isin(np.arange(306), np.r_[ids]), 1 - labels, labels) for ids in wrong)
+    models = [ModelScores([Predictions(labels, p[None], 2)]) for p in (first, second)]
+    assert 5 < estimate_difference(*models, "macro_recall").degrees_of_freedom < 20
+    assert estimate_difference(*models, "accuracy").degrees_of_freedom > 100
+
+
+@pytest.mark.parametrize("classes, patients", [(2, 0), (22, 0), (4, 20)])
+def test_equally_good_models_rarely_differ(classes, patients):
+    """In about 5 % of samples (2,000 of each of more scenarios: scripts/studies/simulate_statistics.py)."""
+    rng, shares, significant, outside = np.random.default_rng(classes), np.geomspace(20, 1, classes), {}, {}
+    for _ in range(150):
+        groups = np.arange(300) % patients if patients else None
+        labels = rng.choice(classes, 300, p=shares / shares.sum())
+        recall = rng.beta(4, 1, patients)[groups] if patients else 0.8
+        predicted = np.where(rng.random((2, 300)) < recall, labels, rng.integers(0, classes, (2, 300)))
+        pair = [[Predictions(labels, one[None], classes, groups)] for one in predicted]
+        for found in compare_predictions(*pair, 199, int(rng.integers(2**31))):
+            significant.setdefault(found.score, []).append(found.p_value <= 0.05)
+            outside.setdefault(found.score, []).append(not found.interval[0] <= 0 <= found.interval[1])
+    for name in ("macro_f1", "accuracy", "mcc"):
+        assert np.mean(significant[name]) < 0.1 and np.mean(outside[name]) < 0.1, name
+
+
 def test_models_with_different_numbers_of_runs():
     data = make_predictions(200, 3, 5, 0.7)
     one, two = Predictions(data.labels, data.predicted[:2], 3), Predictions(data.labels, data.predicted[2:], 3)
