@@ -16,6 +16,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 
 from .launchers import read_launch
+from .torch import wait_for_peers
 
 CHUNK_SIZE = 65_536  # indices per list
 
@@ -29,7 +30,7 @@ def create_inference_accelerator(bf16: bool) -> Accelerator:
     Raises:
         UsageError: If the environment contains variables of another launch.
     """
-    read_launch()
+    wait_for_peers(read_launch())
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if bf16 else "no")
 

@@ -25,5 +25,5 @@ class CompatMessage(Message):
     )
     PEERS_MISSING = (
         "The environment requests {num_processes} processes, but the others did not start within {seconds:.0f} s. "
-        "Unset {names:list}, or start the run with accelerate launch."
+        "Unset {names:list}, or start the run with accelerate launch. A training waits longer with --ddp_timeout."
     )

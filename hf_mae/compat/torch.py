@@ -7,7 +7,9 @@ Verified with torch 2.11 to 2.15.
 import atexit
 import os
 import re
+import socket
 import sys
+import time
 from datetime import timedelta
 from multiprocessing import queues
 from typing import Any
@@ -18,7 +20,9 @@ from ..errors import UsageError
 from .launchers import LaunchedProcess
 from .messages import CompatMessage
 
-PEER_TIMEOUT = 120.0  # seconds that processes may differ in their start
+PEER_TIMEOUT = 45.0  # seconds that processes may differ in their start
+ANSWER_TIMEOUT = 10.0  # seconds until a server that runs answers
+_stores: dict[tuple[str, int], Any] = {}  # a server lives as long as its object
 # Messages of gloo and NCCL after another process ended: errors of gloo have no type of their own.
 _CONNECTION_LOST = re.compile(
     r"connection (was )?(closed|reset)|connection refused|broken pipe|timed out|remote process exited|socket|nccl|peer",
@@ -66,26 +70,48 @@ def is_connection_lost(error: RuntimeError) -> bool:
 
 
 def wait_for_peers(launch: LaunchedProcess, seconds: float = PEER_TIMEOUT) -> None:
-    """Waits until all processes of a launch have started; they then work independently.
+    """Waits until the processes of a launch have met at its store: that of the launcher, or of the main process.
 
     Raises:
-        UsageError: If the others did not start, e.g. because the environment contains variables of an earlier launch.
+        UsageError: If they do not, e.g. because the environment contains variables of an earlier launch.
     """
     if launch.num_processes == 1 or torch.distributed.is_initialized():
         return
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if address in _stores:
+        return
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # the launcher's store is there before us
+    is_server = launch.rank == 0 and not has_agent
     try:
-        torch.distributed.init_process_group(
-            "gloo", timeout=timedelta(seconds=seconds), rank=launch.rank, world_size=launch.num_processes
+        if not is_server:
+            _wait_for_server(address, seconds)
+        _stores[address] = torch.distributed.TCPStore(
+            *address,
+            launch.num_processes,
+            is_master=is_server,
+            timeout=timedelta(seconds=seconds if is_server else ANSWER_TIMEOUT),
+            wait_for_workers=not has_agent,
+            multi_tenant=True,  # the process group then uses the same server
         )
-        torch.distributed.barrier()  # no process needs the store of the main process any more
-        torch.distributed.destroy_process_group()
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, OSError):
         raise UsageError(
             CompatMessage.PEERS_MISSING,
             num_processes=launch.num_processes,
             seconds=seconds,
             names=["WORLD_SIZE", "RANK", "LOCAL_RANK"],
         ) from None
+
+
+def _wait_for_server(address: tuple[str, int], seconds: float) -> None:
+    """Waits until a server listens; torch itself waits twice the time, and prints its stack. Raises OSError."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return socket.create_connection(address, timeout=ANSWER_TIMEOUT).close()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def is_compiler_error(error: BaseException | None) -> bool:

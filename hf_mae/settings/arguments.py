@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
 
 from ..compat.launchers import read_launch, restore_engines_on_error
+from ..compat.torch import PEER_TIMEOUT, wait_for_peers
 from ..errors import UsageError, did_you_mean, summarize_exception
 from .losses import CLASS_WEIGHTS, LOGIT_ADJUSTMENT, LOSSES, SOFT_LABELS
 from .messages import SettingsMessage
@@ -63,6 +64,8 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
     def __post_init__(self) -> None:
         self.check_options()
         launch = read_launch()
+        is_default = self.ddp_timeout == TrainingArguments.ddp_timeout
+        wait_for_peers(launch, PEER_TIMEOUT if is_default else self.ddp_timeout)
         warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # transformers requires a number
         if not (self.bf16 or self.fp16):  # DeepSpeed requires the precision of `accelerate launch`
             self.bf16, self.fp16 = launch.precision == "bf16", launch.precision == "fp16"

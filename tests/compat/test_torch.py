@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import time
 
+import pytest
 import torch
 from support.distributed_runs import free_port
 from support.messages import raises
@@ -37,9 +39,21 @@ print("never")
     assert (tmp_path / "exited").read_text() == "yes"
 
 
-def test_a_launch_whose_other_processes_are_missing_is_an_error(monkeypatch):
+@pytest.mark.parametrize(("rank", "agent"), [(0, "False"), (1, "False"), (0, "True")])
+def test_a_launch_whose_other_processes_are_missing_is_an_error(monkeypatch, rank, agent):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", agent)
+    started = time.monotonic()
     with raises(CompatMessage.PEERS_MISSING, num_processes=2):
-        wait_for_peers(LaunchedProcess(0, 2, 0, 2), seconds=1)
+        wait_for_peers(LaunchedProcess(rank, 2, rank, 2), seconds=0.5)
+    assert time.monotonic() - started < 10
     wait_for_peers(LaunchedProcess())
+
+
+def test_processes_of_a_launch_meet_at_the_store_of_the_launcher(monkeypatch):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    wait_for_peers(LaunchedProcess(0, 2, 0, 2), seconds=5)
