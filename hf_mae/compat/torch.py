@@ -1,5 +1,5 @@
-"""torch: the default random generator of the CPU, and the errors and the exit of DataLoader workers and distributed
-processes.
+"""torch: the default random generator of the CPU, the memory of tensors, and the errors and the exit of DataLoader
+workers and distributed processes.
 
 Verified with torch 2.11 to 2.15.
 """
@@ -10,11 +10,17 @@ import re
 import socket
 import sys
 import time
+import weakref
+from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from multiprocessing import queues
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import UsageError
 from .launchers import LaunchedProcess
@@ -112,6 +118,35 @@ def _wait_for_server(address: tuple[str, int], seconds: float) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)
+
+
+class AllocatedMemory(TorchDispatchMode):
+    """Within the block, records in `history`, after each operation, the bytes of the tensors in use that this thread
+    created.
+
+    Args:
+        existing: tensors that are not counted.
+    """
+
+    def __init__(self, existing: Iterable[torch.Tensor]):
+        super().__init__()
+        self.history: list[int] = []
+        self._in_use = 0
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()  # storage -> reference that reports its end
+        for tensor in existing:
+            self._known[tensor.untyped_storage()] = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self._known:
+                self._known[storage] = weakref.ref(storage, partial(self._subtract, storage.nbytes()))
+                self._in_use += storage.nbytes()
+        self.history.append(self._in_use)
+        return output
+
+    def _subtract(self, count: int, reference: Any) -> None:
+        self._in_use -= count
 
 
 def is_compiler_error(error: BaseException | None) -> bool:

@@ -217,6 +217,20 @@ def use_attn_implementation(model: StockModel, implementation: str) -> Iterator[
         model.set_attn_implementation(before)
 
 
+@contextmanager
+def use_gradient_checkpointing(model: StockModel, arguments: dict[str, Any] | None) -> Iterator[None]:
+    """Within the block, a model computes activations twice, with the `gradient_checkpointing_kwargs` of the Trainer."""
+    # transformers 5.24 deprecates the names of 5.17.
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    options = dict(arguments or {})
+    more = {name: options.pop(name) for name in ("every_n_layers", "offload") if name in options}
+    getattr(model, f"{kind}_checkpointing_enable")(options or None, **more)
+    try:
+        yield
+    finally:
+        getattr(model, f"{kind}_checkpointing_disable")()
+
+
 def build_beit_drop_path(rate: float) -> nn.Module:
     """Builds the drop path (stochastic depth) module of transformers' BEiT."""
     from transformers.models.beit.modeling_beit import BeitDropPath

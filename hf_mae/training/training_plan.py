@@ -2,9 +2,10 @@
 
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from accelerate.utils import find_executable_batch_size
 from torch.nn import functional as F
 
-from ..compat.transformers import StockModel
+from ..compat.torch import AllocatedMemory
+from ..compat.transformers import StockModel, use_gradient_checkpointing
 from ..data.exclusion_log import Exclusion, ExclusionLog
 from ..data.images.cache_eviction import format_bytes, max_cache_bytes
 from ..data.splits import selection_split
@@ -26,8 +28,9 @@ from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
 
-CPU_PROFILE_IMAGES = 2  # batch size of the step that is measured on a CPU
-ADAM_BYTES = 16  # per trainable parameter: float32 weight, gradient, and two moments of AdamW
+CPU_PROFILE_IMAGES = 2, 4  # batch sizes of the steps whose memory is measured on a CPU
+CPU_PROFILE_SECONDS = 3.0  # the time of a step is that of the requested batch if it takes less
+MOMENT_BYTES = 8  # of AdamW, per trained parameter
 MIN_CLASS_IMAGES, MIN_SELECTION_IMAGES = 10, 50  # per class in training; in the split that selects the epoch
 IMBALANCE_RATIO = 10  # images of the largest class / images of the smallest
 USUAL_LEARNING_RATES = 1e-6, 1e-2  # range of published AdamW learning rates for these models
@@ -41,7 +44,7 @@ class StepProfile:
         images: batch size of the measured step.
         seconds: time of the measured step.
         peak_bytes: memory of a step with the requested batch size, including weights and optimizer state.
-        measured: whether `peak_bytes` was measured, or estimated from the saved tensors of the measured step.
+        measured: whether `peak_bytes` was measured, or estimated from steps of fewer images.
     """
 
     images: int
@@ -139,8 +142,7 @@ def build_plan(
     Args:
         splits: the final splits.
         exclusion_log: log of the excluded images.
-        measure: whether to profile a step on random images. Skipped for settings that change the memory of a step:
-            gradient checkpointing, compilation, patch dropout, frozen backbone.
+        measure: whether to profile a step on random images; not with `torch_compile`, which takes minutes.
 
     Raises:
         UsageError: If the training images do not fill a batch, or there is not one class weight per class.
@@ -149,8 +151,9 @@ def build_plan(
     images = {split: _count_by_class(dataset) for split, dataset in splits.items()}
     updates = trainer.planned_updates()
     size = input_size(model)
-    with trainer.configure_model():
+    with trainer.errors_of_setup(), trainer.configure_model():
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        step_profile = profile_step(model, args) if measure and not args.torch_compile else None
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     plan = Plan(
         images=images,
@@ -169,7 +172,7 @@ def build_plan(
         metric=metric if args.load_best_model_at_end else None,
         cache_bytes=_estimate_cache_bytes(images, data_args, size),
         device=_get_device(args),
-        step_profile=profile_step(model, args) if measure and _is_profilable(args) else None,
+        step_profile=step_profile,
     )
     plan.warnings.extend(_find_warnings(plan, args))
     return plan
@@ -181,11 +184,6 @@ def _count_dropped(trainer: MaeFinetuner, images: int) -> int:
         return 0
     args = trainer.args
     return images - len(trainer.get_train_dataloader()) * args.train_batch_size * args.world_size
-
-
-def _is_profilable(args: FinetuningArguments) -> bool:
-    """Whether a step of the plain model needs the time and memory of a training step."""
-    return not (args.gradient_checkpointing or args.torch_compile or args.patch_dropout or args.freeze_backbone)
 
 
 def _count_by_class(dataset: Any) -> dict[str, int]:
@@ -258,28 +256,55 @@ def profile_step(model: StockModel, args: FinetuningArguments) -> StepProfile:
     Raises:
         UsageError: If the batch does not fit into the memory; the message suggests a smaller one.
     """
-    with torch.random.fork_rng():
-        if args.device.type != "cuda":
-            return _profile_on_cpu(model, args)
-        return _profile_on_gpu(model, args)
+    profile = _profile_on_gpu if args.device.type == "cuda" else _profile_on_cpu
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(_restore_model(model))
+        if args.gradient_checkpointing:
+            stack.enter_context(use_gradient_checkpointing(model, args.gradient_checkpointing_kwargs))
+        return profile(model.train(), args)
+
+
+@contextmanager
+def _restore_model(model: StockModel) -> Iterator[None]:
+    """After the block, restores the mode and the running statistics of a model, and removes its gradients."""
+    training, buffers = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        model.train(training)
+        model.zero_grad(set_to_none=True)
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def _profile_on_cpu(model: StockModel, args: FinetuningArguments) -> StepProfile:
-    images = min(CPU_PROFILE_IMAGES, args.train_batch_size)
-    saved_bytes = 0
+    batch_size, (few, more) = args.train_batch_size, CPU_PROFILE_IMAGES
+    histories = [_record_bytes(model, images, args) for images in CPU_PROFILE_IMAGES]
+    step_bytes = max(low + (high - low) / (more - few) * (batch_size - few) for low, high in zip(*histories))
+    images, seconds = more, _measure_seconds(model, more, args)
+    if seconds / more * batch_size < CPU_PROFILE_SECONDS:
+        images, seconds = batch_size, _measure_seconds(model, batch_size, args)
+    return StepProfile(images, seconds, _state_bytes(model, args) + round(step_bytes), measured=False)
 
-    def count_bytes(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal saved_bytes
-        saved_bytes += tensor.numel() * tensor.element_size()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
-        _run_step(model, images, args)
-    started = time.perf_counter()
+def _record_bytes(model: StockModel, images: int, args: FinetuningArguments) -> list[int]:
+    """Returns the bytes of a step after each of its operations, without weights, and with earlier gradients."""
     _run_step(model, images, args)
-    seconds = time.perf_counter() - started
-    peak = _state_bytes(model, args) + saved_bytes * args.train_batch_size // images
-    return StepProfile(images, seconds, peak, measured=False)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    with AllocatedMemory([*model.parameters(), *model.buffers(), *gradients]) as memory:
+        _run_step(model, images, args)
+    return [count + sum(map(_count_bytes, gradients)) for count in memory.history]
+
+
+def _measure_seconds(model: StockModel, images: int, args: FinetuningArguments) -> float:
+    started = perf_counter()
+    _run_step(model, images, args)
+    return perf_counter() - started
+
+
+def _count_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _profile_on_gpu(model: StockModel, args: FinetuningArguments) -> StepProfile:
@@ -296,11 +321,11 @@ def _profile_on_gpu(model: StockModel, args: FinetuningArguments) -> StepProfile
         )
     torch.cuda.reset_peak_memory_stats(args.device)
     torch.cuda.synchronize(args.device)
-    started = time.perf_counter()
+    started = perf_counter()
     _run_step(model, batch_size, args)
     torch.cuda.synchronize(args.device)
-    seconds = time.perf_counter() - started
-    moments = _state_bytes(model, args) - 2 * sum(p.numel() * p.element_size() for p in model.parameters())
+    seconds = perf_counter() - started
+    moments = _state_bytes(model, args) - sum(map(_count_bytes, model.parameters()))
     return StepProfile(batch_size, seconds, torch.cuda.max_memory_allocated(args.device) + moments, measured=True)
 
 
@@ -335,19 +360,15 @@ def _run_step(model: StockModel, batch_size: int, args: FinetuningArguments) -> 
     pixels = torch.rand(batch_size, NUM_CHANNELS, size, size, device=args.device)
     labels = torch.zeros(batch_size, dtype=torch.long, device=args.device)
     dtype = torch.bfloat16 if args.bf16 else torch.float16
-    training = model.training
-    model.train()
     with torch.autocast(args.device.type, dtype, enabled=args.bf16 or args.fp16):
         loss = F.cross_entropy(model(pixel_values=pixels).logits.float(), labels)
     loss.backward()
-    model.zero_grad(set_to_none=True)
-    model.train(training)
+    if args.gradient_accumulation_steps == 1:
+        model.zero_grad(set_to_none=True)
 
 
 def _state_bytes(model: StockModel, args: FinetuningArguments) -> int:
-    """Returns the memory of the weights, and of gradients, AdamW moments and weight average of the trainable ones."""
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    bytes_per_parameter = ADAM_BYTES + 4 * (args.ema_decay is not None)
-    return bytes_per_parameter * trainable + sum(
-        p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad
-    )
+    """Returns the memory of the weights, and of the moments of AdamW and the weight average of the trained ones."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    per_parameter = MOMENT_BYTES + 4 * (args.ema_decay is not None)
+    return per_parameter * trained + sum(map(_count_bytes, model.parameters()))
