@@ -6,7 +6,7 @@ Verified with accelerate 1.10 to 1.15.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import UsageError
 from .messages import CompatMessage
@@ -30,6 +30,7 @@ class LaunchedProcess:
         local_rank, local_num_processes: on this machine.
         precision: mixed precision that the launcher requests: `no`, `bf16` or `fp16`.
         uses_fsdp: whether the launcher requests FSDP.
+        is_launched: whether a launcher started this process.
     """
 
     rank: int = 0
@@ -38,6 +39,7 @@ class LaunchedProcess:
     local_num_processes: int = 1
     precision: str = "no"
     uses_fsdp: bool = False
+    is_launched: bool = field(default=False, compare=False)
 
 
 def read_launch() -> LaunchedProcess:
@@ -61,9 +63,8 @@ def read_launch() -> LaunchedProcess:
     rank, num_processes = _read_index(RANK, WORLD_SIZE)
     has_local_size = _find(LOCAL_WORLD_SIZE) is not None
     local_rank, local_num_processes = _read_index(LOCAL_RANK, LOCAL_WORLD_SIZE if has_local_size else WORLD_SIZE)
-    return LaunchedProcess(
-        rank, num_processes, local_rank, local_num_processes, precision, "ACCELERATE_USE_FSDP" in engines
-    )
+    uses_fsdp = "ACCELERATE_USE_FSDP" in engines
+    return LaunchedProcess(rank, num_processes, local_rank, local_num_processes, precision, uses_fsdp, is_launched=True)
 
 
 def _find(names: tuple[str, ...]) -> str | None:
@@ -92,6 +93,12 @@ def override_precision(precision: str | None) -> Iterator[None]:
         if precision is not None:
             os.environ.pop(PRECISION)
             os.environ |= {PRECISION: previous} if previous is not None else {}
+
+
+def unset_engines() -> None:
+    """Removes the variables of engines that transformers sets for a process without a launcher."""
+    for name in ENGINES:
+        os.environ.pop(name, None)
 
 
 @contextmanager

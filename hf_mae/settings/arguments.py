@@ -14,6 +14,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..compat.launchers import read_launch, restore_engines_on_error
 from ..compat.torch import PEER_TIMEOUT, wait_for_peers
@@ -32,15 +33,17 @@ from .training import (
 
 
 @cache
-def _enum_options() -> dict[str, type[Enum]]:
-    """Returns the fields of `TrainingArguments` whose values are the names of an enumeration of transformers."""
-    enums = {}
+def _trainer_choices() -> dict[str, list[Any]]:
+    """Returns the values of the fields of `TrainingArguments` that have a fixed set of values."""
+    choices = {
+        item.name: list(item.metadata["choices"]) for item in fields(TrainingArguments) if "choices" in item.metadata
+    }
     for name, hint in typing.get_type_hints(TrainingArguments).items():
         parts = typing.get_args(hint)
         for part in [*parts, *(inner for outer in parts for inner in typing.get_args(outer))]:
             if isinstance(part, type) and issubclass(part, Enum):
-                enums[name] = part
-    return enums
+                choices[name] = [member.value for member in part]
+    return choices | {"debug": ["underflow_overflow"]}  # the other value needs a TPU
 
 
 ArgumentsClass = TypeVar("ArgumentsClass", bound=type)
@@ -73,7 +76,10 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
         try:
             with restore_engines_on_error():
                 super().__post_init__()
+                self._check_engine(launch.is_launched)
             self._check_checkpointing_arguments()
+        except UsageError:
+            raise
         except (ValueError, KeyError, ImportError, TypeError, RuntimeError, OSError) as error:  # contradictory options
             raise UsageError(SettingsMessage.REJECTED_BY_TRANSFORMERS, error=summarize_exception(error)) from None
         self.warmup_steps = warmup_steps
@@ -84,6 +90,11 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
         if self.fp16 and device.type == "cpu":
             raise UsageError(SettingsMessage.FP16_ON_CPU)
         for tracker in self.report_to or []:
+            if tracker not in INTEGRATION_TO_CALLBACK:
+                trackers = list(INTEGRATION_TO_CALLBACK)
+                raise UsageError(
+                    SettingsMessage.INVALID_CHOICE, value=tracker, name="report_to", location="", choices=trackers
+                )
             if tracker not in get_available_reporting_integrations():
                 raise UsageError(SettingsMessage.TRACKER_NOT_INSTALLED, tracker=tracker)
 
@@ -102,8 +113,8 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
         for option in dataclass_options(fields_class):
             if (value := getattr(self, option.name)) is not None:
                 option.check(value)
-        for name, enum in _enum_options().items():
-            self._check_enum(name, enum)
+        for name, choices in _trainer_choices().items():
+            self._check_choice(name, choices)
         if not self.dataloader_num_workers and (
             given := [name for name in LOADER_OPTIONS if getattr(self, name) not in (None, False)]
         ):
@@ -114,15 +125,24 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
             default = item.default if item.default_factory is MISSING else item.default_factory()
             check_trainer_option(item.name, getattr(self, item.name), default)
 
-    def _check_enum(self, name: str, enum: type[Enum]) -> None:
-        value, known = getattr(self, name), [member.value for member in enum]
+    def _check_choice(self, name: str, choices: list[Any]) -> None:
+        value = getattr(self, name)
         values = value.split() if name == "debug" and isinstance(value, str) else value
         for item in values if isinstance(values, list) else [values]:
-            if item is not None and item not in known:
-                raise UsageError(SettingsMessage.INVALID_CHOICE, value=item, name=name, location="", choices=known)
+            if item is not None and item not in choices:
+                raise UsageError(SettingsMessage.INVALID_CHOICE, value=item, name=name, location="", choices=choices)
+
+    def _check_engine(self, is_launched: bool) -> None:
+        """Checks that a launcher started this process if an engine needs one (DeepSpeed: see `MaeTrainerBase`)."""
+        self.is_launched = is_launched
+        if self.fsdp and not is_launched:
+            raise UsageError(SettingsMessage.ENGINE_WITHOUT_LAUNCHER, name="fsdp")
 
     def _check_checkpointing_arguments(self) -> None:
         """Tries the arguments of gradient checkpointing on a function; raises ValueError or TypeError."""
+        for name in ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs"):
+            if isinstance(value := getattr(self, name), str) and value:
+                raise UsageError(SettingsMessage.INVALID_JSON, value=value, name=name, location="")
         given: Any = self.gradient_checkpointing_kwargs
         arguments = dict(given or {})
         for name in ("every_n_layers", "offload"):  # read by transformers
@@ -133,6 +153,8 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
     def _read_accelerator_config(self) -> None:
         """Moves the accumulation steps of `accelerator_config` to the field from which the batch is computed."""
         config: Any = copy.copy(self.accelerator_config)
+        if config.split_batches:
+            raise UsageError(SettingsMessage.SPLIT_BATCHES)
         self.accelerator_config = config
         kwargs = dict(config.gradient_accumulation_kwargs or {})
         steps = kwargs.pop("num_steps", 1)

@@ -75,6 +75,7 @@ class SettingsMessage(Message):
 
     # Distributed training and batch size
     BACKEND_WITHOUT_PROCESSES = "--ddp_backend applies to several processes only. Start the run with accelerate launch."
+    ENGINE_WITHOUT_LAUNCHER = "--{name} requires a launcher. Start the run with accelerate launch."
     BATCH_NOT_A_MULTIPLE = (
         "--effective_batch_size {batch_size} is not a multiple of {step_size} ({processes:count process} x "
         "{per_device:count image}). Change it or --per_device_train_batch_size."

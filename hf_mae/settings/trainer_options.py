@@ -67,8 +67,8 @@ def check_trainer_option(name: str, value: Any, default: Any) -> None:
         raise CommandLineError(message, name=name)
     if name == "train_sampling_strategy" and value not in SAMPLING_STRATEGIES:
         raise CommandLineError(SettingsMessage.SAMPLING_STRATEGY, known=SAMPLING_STRATEGIES, value=value)
-    if name == "accelerator_config" and isinstance(value, dict) and value.get("split_batches"):
-        raise CommandLineError(SettingsMessage.SPLIT_BATCHES)
+    if name == "max_steps" and value < 1 and value != default:
+        raise CommandLineError(SettingsMessage.OUT_OF_BOUNDS, name=name, bounds="at least 1 (-1: not set)", value=value)
 
 
 def check_explicit_trainer_option(name: str, value: Any, default: Any, is_evaluated: bool) -> None:

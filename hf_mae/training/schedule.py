@@ -41,7 +41,7 @@ def build_schedule(
             num_training_steps=num_training_steps,
             scheduler_specific_kwargs=kwargs,
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UsageError(
             TrainingMessage.SCHEDULER_UNAVAILABLE,
             name=SchedulerType(args.lr_scheduler_type).value,

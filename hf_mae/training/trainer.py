@@ -20,7 +20,7 @@ from transformers.trainer_utils import has_length
 
 from ..compat.accelerate import use_low_memory_sampler
 from ..compat.deepspeed import disable_zero3_init, find_deepspeed_conflicts, process_deepspeed_config
-from ..compat.launchers import restore_engines_on_error
+from ..compat.launchers import restore_engines_on_error, unset_engines
 from ..compat.torch import is_compiler_error, move_schedule
 from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
 from ..conversion.safety import is_timm
@@ -30,6 +30,7 @@ from ..files.atomic import apply_umask
 from ..models.attention import register_plain_attention
 from ..models.introspection import find_blocks
 from ..settings.arguments import MaeTrainingArguments
+from ..settings.messages import SettingsMessage
 from .dataloader_signals import make_workers_signal_safe
 from .layer_decay import strip_wrapper_prefixes
 from .messages import TrainingMessage
@@ -112,6 +113,9 @@ class MaeTrainerBase(HookedTrainer):
         resolved = _resolve_learning_rate(args)
         with explain_errors():
             process_deepspeed_config(resolved)
+            if resolved.deepspeed and not resolved.is_launched:
+                unset_engines()
+                raise UsageError(SettingsMessage.ENGINE_WITHOUT_LAUNCHER, name="deepspeed")
             super().__init__(
                 model, resolved, data_collator or collate, train_dataset, eval_dataset, processing_class, **kwargs
             )
