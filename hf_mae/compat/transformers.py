@@ -218,7 +218,7 @@ def use_attn_implementation(model: StockModel, implementation: str) -> Iterator[
 
 
 @contextmanager
-def use_gradient_checkpointing(model: StockModel, arguments: dict[str, Any] | None) -> Iterator[None]:
+def use_gradient_checkpointing(model: StockModel, arguments: Any) -> Iterator[None]:
     """Within the block, a model computes activations twice, with the `gradient_checkpointing_kwargs` of the Trainer."""
     # transformers 5.24 deprecates the names of 5.17.
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
