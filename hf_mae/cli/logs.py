@@ -6,14 +6,7 @@ import os
 import sys
 
 from ..compat.launchers import read_launch
-from ..errors import escape_control_characters
-
-
-class _EscapingFormatter(logging.Formatter):
-    """Escapes control characters in log lines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return escape_control_characters(super().format(record))
+from .terminal import CleanFormatter
 
 
 def configure_logging(quiet: bool = False) -> None:
@@ -31,8 +24,9 @@ def configure_logging(quiet: bool = False) -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_EscapingFormatter("%(message)s"))
+    handler.setFormatter(CleanFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(True)
     is_main_process = read_launch().rank == 0
     logging.getLogger("hf_mae").setLevel(logging.INFO if is_main_process and not quiet else logging.ERROR)
     if quiet:

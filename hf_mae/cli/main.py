@@ -9,16 +9,17 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, TextIO
+from typing import TextIO
 
 from .. import __version__
-from ..errors import UsageError, escape_control_characters, raise_on_stop_signal
+from ..errors import UsageError, raise_on_stop_signal
 from ..files.atomic import is_disk_full_error
 from ..settings.commands import INFORMATION, commands_by_task, find_command
 from ..settings.inputs import check_inputs
 from ..settings.parse import build_settings
 from .messages import CliMessage
 from .parser import ParsedArgs, Parser
+from .terminal import EscapingStream, print_exception, print_message, print_text
 
 
 def usage() -> str:
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has exited
         _discard_output(sys.stdout, sys.stderr)
     except OSError as error:  # the disk of the output is full
-        _print_error("hf-mae", f"Cannot write the output ({error.strerror}).")
+        print_message(f"hf-mae: Cannot write the output ({error.strerror}).")
         _discard_output(sys.stdout)
     return 1
 
@@ -70,21 +71,21 @@ def prepare_streams() -> None:
 
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        print_text(usage())
         return 0 if argv else 2
     if argv[0] == "--version":
-        print(f"hf_mae {__version__}")
+        print_text(f"hf_mae {__version__}")
         return 0
     command = argv.pop(0)
     try:
         find_command(command)
     except UsageError as error:
-        _print_error("hf-mae", str(error))
+        print_message(f"hf-mae: {error}")
         return error.status
     try:
         return run_command(command, argv)
     except KeyboardInterrupt as interrupt:
-        _print_error(f"hf-mae {command}", str(interrupt) or "interrupted")
+        print_message(f"hf-mae {command}: {str(interrupt) or 'interrupted'}")
         return getattr(interrupt, "status", 130)
 
 
@@ -99,14 +100,14 @@ def run_command(command: str, argv: list[str]) -> int:
         return int(exit_request.code or 0)
     except UsageError as error:
         _reraise_when_debugging(error)
-        _print_error(f"hf-mae {command}", str(error))
+        print_message(f"hf-mae {command}: {error}")
         return error.status
     except Exception as error:  # e.g. a folder that is not writable, or a full disk
         description = _describe_system_error(error)
         if description is None:
             raise
         _reraise_when_debugging(error)
-        _print_error(f"hf-mae {command}", description)
+        print_message(f"hf-mae {command}: {description}")
         return 1
 
 
@@ -119,13 +120,10 @@ def _execute(command: str, args: ParsedArgs) -> int:
     workflow = getattr(import_module(f"..workflows.{name}", __package__), name)
     if find_command(command).task != INFORMATION or args.options.values.get("action") == "fetch":
         configure_logging(args.quiet)
-    outputs = {"stream": sys.stdout} if command == "predict" else {}
+    table = EscapingStream(sys.stdout) if sys.stdout.isatty() else sys.stdout
+    outputs = {"stream": table} if command == "predict" else {}
     result = workflow.run(build_settings(args.options), **outputs)
     return print_result(name, result, args) if result is not None else 0
-
-
-def _print_error(program: str, message: str) -> None:
-    print(escape_control_characters(f"{program}: {message}"), file=sys.stderr)
 
 
 def _describe_system_error(error: Exception) -> str | None:
@@ -143,20 +141,6 @@ def _reraise_when_debugging(error: Exception) -> None:
         raise error
 
 
-class EscapingStream:
-    """A stream that escapes control characters, for terminals. Pipes and files get the text unchanged."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Writes the escaped text."""
-        return self._stream.write(escape_control_characters(text.replace("\r\n", "\n")))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 def console_main(argv: list[str] | None = None) -> None:
     """Runs a command line and ends the process, together with the other processes of a distributed run.
 
@@ -165,8 +149,7 @@ def console_main(argv: list[str] | None = None) -> None:
     """
     gc.disable()
     prepare_streams()
-    if sys.stdout.isatty():
-        sys.stdout = EscapingStream(sys.stdout)
+    sys.excepthook = print_exception
     status = main(argv)
     if "torch" in sys.modules:
         from ..compat.torch import exit_all_ranks

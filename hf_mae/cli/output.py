@@ -1,25 +1,25 @@
 """Prints the result of a command: the document of `reporting.console`, JSON, or what needs the terminal itself."""
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import escape_control_characters, pluralize
+from ..errors import pluralize
 from ..files.atomic import finite_or_null
 from ..reporting.document import Document, Paragraph
 from ..reporting.renderers import terminal
 from ..reporting.table import fields_table
 from ..settings.accelerate_configs import describe_launch_config
 from .parser import ParsedArgs
+from .terminal import print_json, print_message, print_text
 
 
 def print_document(document: Document, wrap: bool = True) -> None:
     """Prints a document for people."""
     if document:
-        print(terminal.render(document, wrap))
+        print_text(terminal.render(document, wrap))
 
 
 def print_result(command: str, result: Any, args: ParsedArgs) -> int:
@@ -28,14 +28,14 @@ def print_result(command: str, result: Any, args: ParsedArgs) -> int:
     Texts are wrapped on a terminal, but not in pipes and files.
     """
     if args.json:
-        print(json.dumps(finite_or_null(_to_json(result)), indent=2, default=str))
+        print_json(finite_or_null(_to_json(result)))
         return 0
     if command in PRINTERS:
         return PRINTERS[command](result, args)
     from ..reporting.console import BENCHMARK_COMMANDS, BUILDERS
 
     if command not in BUILDERS or command == "report" and not sys.stdout.isatty():
-        print(result)
+        print_text(result)
     else:
         print_document(BUILDERS[command](result, args.options.values), sys.stdout.isatty())
     if command in BENCHMARK_COMMANDS:
@@ -61,13 +61,13 @@ def _print_benchmark_report(record: Any) -> None:
     path = Path(record.settings["output_dir"]) / "report.md"
     if path.is_file():
         text = f"Comparison with published results: {path}"
-        print(text if sys.stdout.isatty() else f"\n{path.read_text(encoding='utf-8')}")
+        print_text(text if sys.stdout.isatty() else f"\n{path.read_text(encoding='utf-8')}")
 
 
 def _print_image_errors(command: str, errors: list[str]) -> int:
     """Prints the images that cannot be read; returns the exit status."""
     for error in errors:
-        print(escape_control_characters(f"hf-mae {command}: {error}"), file=sys.stderr)
+        print_message(f"hf-mae {command}: {error}")
     return 1 if errors else 0
 
 
@@ -76,9 +76,9 @@ def _print_predict(result: Any, args: ParsedArgs) -> int:
     if result.output:
         existing = f" ({result.num_existing} from an earlier run)" if result.num_existing else ""
         num_predicted, total = result.total - len(result.errors), pluralize(result.total, "image")
-        print(f"Predicted {num_predicted} of {total}: {result.written_path}{existing}", file=sys.stderr)
+        print_message(f"Predicted {num_predicted} of {total}: {result.written_path}{existing}")
         if result.is_merged:
-            print(f"Merged {pluralize(result.num_shards, 'shard')}: {result.output}", file=sys.stderr)
+            print_message(f"Merged {pluralize(result.num_shards, 'shard')}: {result.output}")
     status = _print_image_errors("predict", result.errors)
     # A launcher ends all processes if one fails, so errors of a shard are in the table only.
     return status if result.num_shards == 1 else 0
@@ -86,9 +86,9 @@ def _print_predict(result: Any, args: ParsedArgs) -> int:
 
 def _print_demo(page: Any, args: ParsedArgs) -> int:
     """Prints the address of the demo; serves it until Ctrl-C."""
-    print(f"The demo runs at {page.local_url} (press Ctrl-C to stop)", flush=True)
+    print_text(f"The demo runs at {page.local_url} (press Ctrl-C to stop)", flush=True)
     if args.options.values.get("share"):
-        print(f"Public URL: {page.share_url}", flush=True)
+        print_text(f"Public URL: {page.share_url}", flush=True)
     page.block_thread()
     return 0
 
@@ -107,7 +107,7 @@ def _print_checkpoints(result: Any, args: ParsedArgs) -> int:
     from ..reporting.checkpoint_tables import build_checkpoint, build_model_zoo
 
     if isinstance(result, str):
-        print(result)
+        print_text(result)
     else:
         is_list = args.options.values.get("action", "list") == "list"
         print_document(build_model_zoo() if is_list else build_checkpoint(*result.values()))
@@ -117,7 +117,7 @@ def _print_checkpoints(result: Any, args: ParsedArgs) -> int:
 def _print_configs(configs: dict[str, Path], args: ParsedArgs) -> int:
     """Prints the list of accelerate configs, or the path of one."""
     if args.options.values.get("name"):
-        print(*configs.values())
+        print_text(*configs.values())
     else:
         folder = next(iter(configs.values())).parent
         descriptions = fields_table((name, describe_launch_config(path)) for name, path in configs.items())
@@ -129,14 +129,14 @@ def _print_recipes(recipes: dict[str, Path], args: ParsedArgs) -> int:
     """Prints the list of recipes, or one."""
     texts = {name: path.read_text(encoding="utf-8") for name, path in recipes.items()}
     if args.options.values.get("name"):
-        print(*texts.values(), end="")
+        print_text(*texts.values(), end="")
     else:
         print_document([fields_table((name, text.splitlines()[0].lstrip("# ")) for name, text in texts.items())])
     return 0
 
 
 def _print_completion(script: str, args: ParsedArgs) -> int:
-    print(script)
+    print_text(script)
     return 0
 
 

@@ -15,6 +15,7 @@ from ..settings.options import FALSE_STRINGS, TRUE_STRINGS, Option
 from ..settings.parse import ParsedOptions, parse_options
 from .flag_aliases import ALIASES_BY_FLAG
 from .messages import CliMessage
+from .terminal import print_text
 
 HELP_FLAGS = ("-h", "--help")
 HELP_ALL_FLAG = "--help_all"
@@ -48,10 +49,10 @@ class Parser:
             CommandLineError: If the command line is not valid; the message names all unknown flags.
         """
         if any(word in HELP_FLAGS for word in argv):
-            print(self.help_text())
+            print_text(self.help_text())
             raise SystemExit(0)
         if HELP_ALL_FLAG in map(_to_underscores, argv):
-            print(self.help_text(show_all=True))
+            print_text(self.help_text(show_all=True))
             raise SystemExit(0)
         parser = _RaisingArgumentParser(prog=f"hf-mae {self.command.name}", add_help=False, allow_abbrev=False)
         for option in self.options.values():

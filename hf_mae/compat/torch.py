@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..errors import UsageError
+from ..errors import UsageError, escape_control_characters
 from .launchers import LaunchedProcess
 from .messages import CompatMessage
 
@@ -57,7 +57,8 @@ def exit_on_lost_batch(worker: int = 0) -> None:
     """
 
     def end_worker(error: Exception, batch: Any) -> None:
-        sys.stderr.write(f"A process that loads images cannot pass a batch: {error}\n")
+        text = escape_control_characters(f"A process that loads images cannot pass a batch: {error}")
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
         os._exit(1)
 

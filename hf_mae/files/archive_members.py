@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import UsageError, summarize_exception
 from .frame_names import file_of_frame
 from .messages import FileMessage
+from .redaction import hide_credentials, redact, restore_credentials
 from .remote_versions import forget_versions, watch_versions
 
 MEMBER_PATTERN = re.compile(
@@ -134,9 +135,17 @@ def decompress_deflate(content: bytes) -> bytes:
     return decompressed
 
 
-@lru_cache(maxsize=4096)
 def file_system(url: str) -> tuple[Any, str]:
-    """Returns the fsspec file system of a URL, and the path in it."""
+    """Returns the fsspec file system of a URL, and the path in it.
+
+    Raises:
+        UsageError: If the password of the URL was removed, and is not known.
+    """
+    return _open_file_system(restore_credentials(url))
+
+
+@lru_cache(maxsize=4096)
+def _open_file_system(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     system, path = url_to_fs(url)
@@ -146,13 +155,14 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 if hasattr(os, "register_at_fork"):  # DataLoader workers need their own connections
-    for cache in (file_system, _open_remote, _check_remote_state):
+    for cache in (_open_file_system, _open_remote, _check_remote_state):
         os.register_at_fork(after_in_child=cache.cache_clear)
 
 
 @contextmanager
 def convert_remote_errors() -> Iterator[None]:
-    """Within the block, converts the exceptions of remote file systems (each client library has its own) to OSError."""
+    """Within the block, converts the exceptions of remote file systems (each client library has its own) to OSError,
+    without passwords and tokens."""
     try:
         yield
     except UsageError:
@@ -163,8 +173,9 @@ def convert_remote_errors() -> Iterator[None]:
         if isinstance(error.__cause__, UsageError):  # fsspec hides it
             raise error.__cause__ from None
         if isinstance(error, OSError):
+            error.args = tuple(redact(value) if isinstance(value, str) else value for value in error.args)
             raise
-        raise OSError(summarize_exception(error)) from error
+        raise OSError(redact(summarize_exception(error))) from error
 
 
 def get_remote_file_state(url: str) -> str:
@@ -182,10 +193,10 @@ def get_remote_file_state(url: str) -> str:
 
 def forget_remote_states(uri: str) -> None:
     """Accepts the present versions of the remote files in a folder, or next to a file or pattern."""
-    folder = re.split(r"[*?]", uri)[0].rpartition("/")[0]
+    folder = re.split(r"[*?]", hide_credentials(uri))[0].rpartition("/")[0]
     for url in [url for url in _remote_states if url.startswith(folder)]:
         del _remote_states[url]
-    forget_versions(folder)
+    forget_versions(re.sub("//[^/]*@", "//", folder))
     for cache in (_open_remote, _check_remote_state):
         cache.cache_clear()
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .messages import FileMessage
+from .redaction import redact
 
 try:
     fcntl: Any = import_module("fcntl")
@@ -167,9 +168,9 @@ def read_text(path: Path, error: type[UsageError] = UsageError) -> str:
 
 
 def write_text(destination: str | Path, text: str) -> None:
-    """Writes UTF-8 text; line ends are not changed."""
+    """Writes UTF-8 text without passwords and tokens; line ends are not changed."""
     with atomic_write_file(destination) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(redact(text), encoding="utf-8", newline="")
 
 
 def write_json(destination: str | Path, values: Any) -> None:

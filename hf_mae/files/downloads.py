@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 import msgspec
 from tqdm.auto import tqdm
 
-from ..errors import UsageError, inform
+from ..errors import UsageError, escape_control_characters, inform
 from .atomic import is_disk_full_error, write_json
 from .caches import cache_path, file_digest
 from .locks import wait_for_lock
@@ -183,7 +183,13 @@ def _fetch(url: str, partial: Path) -> None:
             _begin(partial, found)
         size = partial.stat().st_size
         bar = tqdm(
-            total=total, initial=size, unit="B", unit_scale=True, unit_divisor=1000, desc=partial.stem, delay=0.5
+            total=total,
+            initial=size,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1000,
+            desc=escape_control_characters(partial.stem),
+            delay=0.5,
         )
         with open(partial, "ab") as file, bar:
             while chunk := response.read(CHUNK_SIZE):

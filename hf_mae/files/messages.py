@@ -18,6 +18,11 @@ class FileMessage(Message):
         "removed at the end. To keep them, set HF_HOME to a folder that you can write."
     )
 
+    # Addresses
+    ADDRESS_WITHOUT_CREDENTIALS = (
+        "The password or token of {address} is not saved. Pass the complete address, e.g. with --data_dir."
+    )
+
     # Reading text
     NOT_UTF8 = (
         "{path} is not UTF-8 text: line {line} contains '{text}' (decoded as Latin-1). "

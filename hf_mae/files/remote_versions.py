@@ -31,7 +31,11 @@ class FileVersion:
         return self.modified if self.etag is None or self.etag.startswith("W/") else self.etag
 
 
-_versions: dict[str, FileVersion] = {}  # by URL
+_versions: dict[str, FileVersion] = {}  # by URL without user and password
+
+
+def _key(url: Any) -> str:
+    return str(url.with_user(None))
 
 
 def forget_versions(folder: str) -> None:
@@ -54,13 +58,13 @@ def watch_versions(system: Any) -> None:
 
 async def _request_version(session: Any, context: Any, request: Any) -> None:
     request.headers["Accept-Encoding"] = "identity"  # a part of a compressed answer is not a part of the file
-    known = _versions.get(str(request.url))
+    known = _versions.get(_key(request.url))
     if "Range" in request.headers and known is not None and known.validator:
         request.headers["If-Range"] = known.validator
 
 
 async def _compare_version(session: Any, context: Any, answer: Any) -> None:
-    url, response = str(answer.url), answer.response
+    url, response = _key(answer.url), answer.response
     requested = re.match(r"bytes=(\d+)-", answer.headers.get("Range", ""))
     if response.status not in (200, 206, 416):
         return

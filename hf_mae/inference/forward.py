@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..compat.torch import exit_on_lost_batch
 from ..data.images.torch_datasets import collate
+from ..errors import escape_control_characters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -53,7 +54,9 @@ def compute_outputs(
         loader = accelerator.prepare_data_loader(loader)
     is_quiet = accelerator is not None and not accelerator.is_main_process
     batches = []
-    for batch in tqdm(loader, desc=description, unit="batch", delay=1, disable=True if is_quiet else None):
+    for batch in tqdm(
+        loader, desc=escape_control_characters(description), unit="batch", delay=1, disable=True if is_quiet else None
+    ):
         outputs = [torch.as_tensor(value) for value in compute(batch["pixel_values"].to(model.device, model.dtype))]
         if accelerator is not None:
             outputs = accelerator.gather_for_metrics(outputs)

@@ -7,6 +7,7 @@ from typing import Any
 from ..compat.launchers import override_precision
 from ..errors import CommandLineError, UsageError, did_you_mean, summarize_exception
 from ..files.archive_members import is_remote
+from ..files.redaction import hide_credentials, remember_secret
 from .commands import command_options, find_command
 from .data import DataArguments, DataSourceArguments, PretrainingDataArguments
 from .messages import SettingsMessage
@@ -127,7 +128,9 @@ def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> d
                 raise CommandLineError(
                     SettingsMessage.UNKNOWN_FLAG, command=command, name=name, location=location, suggestion=suggestion
                 )
-            value = options[name].read(value, location)
+            value = hide_credentials(options[name].read(value, location))
+            if name.endswith("token"):
+                remember_secret(value)
             if not location and name in DATA_OPTIONS and value != values.get(name, options[name].default):
                 values.pop("data_fingerprint", None)  # of the recipe's data
             values[name] = value

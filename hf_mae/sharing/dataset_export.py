@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ..data.images.image_io import encoded_bytes
 from ..data.sources.samples import join_names
-from ..errors import UsageError
+from ..errors import UsageError, escape_control_characters
 from ..files.archive_members import parse_member
 from ..files.atomic import atomic_write_dir, write_text
 from ..reporting.dataset_card import render_dataset_card
@@ -58,7 +58,7 @@ def _write_split(split: str, dataset: Dataset, folder: Path) -> None:
     names = [name for name in rows.column_names if name not in ("image", "labels")]
     features = Features({"image": Image(), "label": rows.features["labels"]} | {n: rows.features[n] for n in names})
     files: list[Path] = []
-    for shard in _iter_shards(tqdm(rows, desc=f"Writing {split}", unit="image", delay=1)):
+    for shard in _iter_shards(tqdm(rows, desc=escape_control_characters(f"Writing {split}"), unit="image", delay=1)):
         columns = {name: [row[name] for row in shard] for name in names}
         columns |= {"image": [row["image"] for row in shard], "label": [row["labels"] for row in shard]}
         files.append(folder / f"{split}-{len(files):05d}.parquet")

@@ -1,6 +1,5 @@
 """The entry point: help, fast answers, errors, exit statuses."""
 
-import gc
 import importlib
 import io
 import os
@@ -113,20 +112,6 @@ def test_recipes_are_listed_and_shown(capsys):
         assert main(["recipes", name]) == 0
         text = capsys.readouterr().out
         assert text == (RECIPES_DIR / f"{name}.yaml").read_text() and f"--recipe {name}" in text
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_control_characters_are_escaped_on_a_terminal_only(terminal, monkeypatch):
-    out = io.StringIO()
-    out.isatty = lambda: terminal
-    monkeypatch.setattr(sys, "stdout", out)
-    module = importlib.import_module("hf_mae.cli.main")
-    monkeypatch.setattr(module, "main", lambda argv: print("a\x1b[31m,b", end="\r\n") or 0)
-    with pytest.raises(SystemExit):
-        console_main([])
-    gc.unfreeze()
-    gc.enable()
-    assert out.getvalue() == ("a\\x1b[31m,b\n" if terminal else "a\x1b[31m,b\r\n")
 
 
 def test_debug_mode_raises_errors(monkeypatch, capsys):

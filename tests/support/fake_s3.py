@@ -127,7 +127,7 @@ def clear_connections():
     """Closes the connections of this process to earlier servers."""
     import fsspec
 
-    from hf_mae.files.archive_members import file_system
+    from hf_mae.files.archive_members import _open_file_system
 
-    file_system.cache_clear()
+    _open_file_system.cache_clear()
     fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import UsageError, first_error_line
 from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX, convert_remote_errors, file_system, is_remote
+from ...files.redaction import hide_credentials
 from ..messages import DataMessage
 from .image_files import ImageTree, ignore_reason, walk_images
 from .tables import read_table
@@ -42,11 +43,11 @@ class Location:
     """The address of a source: a local path, a URL that fsspec opens, or a name that is neither.
 
     Args:
-        uri: as given by the user.
+        uri: as given by the user; `self.uri` has no password.
     """
 
     def __init__(self, uri: str):
-        self.uri = uri
+        self.uri = uri = hide_credentials(uri)
         self.is_remote = is_remote(uri) and not os.path.lexists(uri)
         self.path = Path(uri)
         self._tables: dict[Path, list[dict[str, Any]]] = {}
@@ -159,7 +160,7 @@ class Location:
                 if path.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX)) and "*" not in path:
                     return [self.uri]  # many servers cannot list a folder
                 paths = [path] if system.isfile(path) else system.glob(path) if "*" in path else system.find(path)
-                return sorted(system.unstrip_protocol(path) for path in paths)
+                return sorted(hide_credentials(system.unstrip_protocol(path)) for path in paths)
         except OSError as error:
             raise UsageError(DataMessage.SOURCE_UNREACHABLE, source=self.uri, reason=first_error_line(error)) from None
 
