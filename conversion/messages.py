@@ -85,8 +85,7 @@ class ConversionMessage(Message):
     TIMM_ARCHITECTURE_INVALID = "{source} has architecture = {value!r}, which is not the name of a timm model."
     TIMM_NOT_AN_OBJECT = "{source} has {name} = {value!r}. A JSON object is required."
     TIMM_MODEL_ARG_INVALID = (
-        "{source} has {name} = {value!r} in model_args. Only numbers up to {limit:,} and single words are allowed, "
-        "and no files."
+        "{source} has {name} = {value!r} in model_args. Only numbers and single words are allowed, and no files."
     )
     PROCESSOR_UNREADABLE = "The image processor of {source} cannot be read ({reason})."
     PROCESSOR_CONFIG_INVALID = (
@@ -160,9 +159,9 @@ class ConversionMessage(Message):
         "{source} is inconsistent: {name} has the shape {shape} in its weights, but its config.json requires "
         "{expected}."
     )
-    CONFIG_LARGER_THAN_WEIGHTS = (
-        "{source} is inconsistent: its config.json requires {millions:,.0f} million parameters, but its weights are "
-        "{megabytes:,.0f} MB."
+    MODEL_TOO_LARGE = (
+        "{source} was not loaded: its config.json describes a model that is too large (stopped at {parts:,} modules "
+        "and parameters, {millions:,.0f} million values). Check that config.json belongs to the weights."
     )
     CANNOT_BUILD_MODEL = "The model of {source} cannot be built from its config.json ({reason})."
     CANNOT_LOAD_MODEL = "{source} cannot be loaded as {class_name} ({reason})."

@@ -4,31 +4,31 @@ import json
 import pickletools
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .architecture import MAX_LAYERS
 from .checkpoint import State
 from .messages import ConversionError, ConversionMessage
 
-MAX_WIDTH, MAX_PIXELS, MAX_CLASSES = 65_536, 16_384, 1_000_000
+MAX_INTEGER = 2**20  # in a configuration, also of class counts and vocabularies; `bounds` counts what is built
+MAX_PIXELS = 16_384  # per side
+MAX_JSON_BYTES = 50_000_000  # of the class names of ImageNet-21k: 2 MB
 MAX_PICKLE_VALUES = 20_000_000  # a checkpoint of a ViT-H with its optimizer has a few hundred thousand values
 FILL_OPCODES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")  # they add values to the first one
-# Fields of a configuration, also of other architectures, and the largest allowed integer.
+# Fields of a configuration that are at least 1, and the largest allowed integer.
 SIZE_LIMITS = {
-    ("num_hidden_layers", "decoder_num_hidden_layers", "depths"): MAX_LAYERS,
-    ("num_attention_heads", "decoder_num_attention_heads"): MAX_WIDTH,
-    ("hidden_size", "decoder_hidden_size", "hidden_sizes", "embed_dim", "embedding_size", "hidden_dim"): MAX_WIDTH,
-    ("intermediate_size", "decoder_intermediate_size"): 16 * MAX_WIDTH,
+    ("num_hidden_layers", "decoder_num_hidden_layers", "depths", "num_channels", "num_labels"): MAX_INTEGER,
+    ("num_attention_heads", "decoder_num_attention_heads", "hidden_size", "decoder_hidden_size"): MAX_INTEGER,
+    ("hidden_sizes", "embed_dim", "hidden_dim", "intermediate_size", "decoder_intermediate_size"): MAX_INTEGER,
     ("image_size", "patch_size", "window_size"): MAX_PIXELS,
-    ("num_channels",): 1_000,
-    ("num_labels",): MAX_CLASSES,
 }
 # Fields of a configuration, and the range of the number.
 NUMBER_RANGES = {
     ("depth_coefficient", "width_coefficient", "mlp_ratio"): (0.01, 100),
     ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "mask_ratio", "layer_norm_eps"): (0, 1),
     ("initializer_range",): (0, 1e6),
+    ("crop_pct",): (0.1, 10),
 }
 # Arguments of timm's `create_model` that make it read files.
 TIMM_FILE_ARGUMENTS = ("checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -137,7 +137,7 @@ def check_model_folder(folder: Path) -> None:
         ConversionError: If a check fails.
     """
     for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
-        check_config_dict(read_json(folder / name) or {}, str(folder / name))
+        check_config_dict(read_json(folder / name) or {}, str(folder), name)
     for path in sorted(folder.glob("*.index.json")):
         weight_map = (read_json(path) or {}).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else {None}
@@ -146,19 +146,35 @@ def check_model_folder(folder: Path) -> None:
             raise ConversionError(ConversionMessage.WEIGHT_MAP_OUTSIDE_FOLDER, path=path, name=outside[0])
 
 
-def check_config_dict(values: dict[str, Any], source: str) -> None:
+def check_config_dict(values: dict[str, Any], source: str, file: str = "config.json") -> None:
     """Checks that a configuration requests no custom code, no kernels to download and no quantized weights.
+
+    Integers are limited in every field, because some networks make lists of their length before a module is built.
 
     Raises:
         ConversionError: If a check fails.
     """
-    if "auto_map" in values:
-        raise ConversionError(ConversionMessage.CUSTOM_CODE, source=source)
-    if values.get("quantization_config"):
-        raise ConversionError(ConversionMessage.QUANTIZED_CONFIG, source=source)
-    for name, value in values.items():
+    for name, value in _iter_values(values):
+        if name == "auto_map":
+            raise ConversionError(ConversionMessage.CUSTOM_CODE, source=f"{source}/{file}")
+        if name == "quantization_config" and value:
+            raise ConversionError(ConversionMessage.QUANTIZED_CONFIG, source=f"{source}/{file}")
         if name.endswith("_implementation") and "/" in str(value):
-            raise ConversionError(ConversionMessage.CUSTOM_KERNELS, source=source, name=name, value=value)
+            raise ConversionError(ConversionMessage.CUSTOM_KERNELS, source=f"{source}/{file}", name=name, value=value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            _check_range(name, value, source, -MAX_INTEGER, MAX_INTEGER, file=file)
+
+
+def _iter_values(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Iterates over the fields of nested objects; the items of a list have its name. Class names are skipped."""
+    stack = list(values.items())
+    while stack:
+        name, value = stack.pop()
+        yield name, value
+        if isinstance(value, dict) and name not in ("id2label", "label2id"):
+            stack += [(str(key), item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            stack += [(name, item) for item in value]
 
 
 def is_timm(config: Any) -> bool:
@@ -180,20 +196,18 @@ def check_timm_config(values: dict[str, Any], source: str) -> None:
         if not isinstance(value, dict):
             raise ConversionError(ConversionMessage.TIMM_NOT_AN_OBJECT, source=source, name=name, value=value)
     _check_range("input_size", data.get("input_size"), source, 1, MAX_PIXELS, int)
-    _check_range("crop_pct", data.get("crop_pct"), source, 0.1, 10)
+    _check_range("crop_pct", data.get("crop_pct"), source, *NUMBER_RANGES[("crop_pct",)])
     for name, value in arguments.items():
         items = value if isinstance(value, (list, tuple)) else [value]
         if name in TIMM_FILE_ARGUMENTS or not all(_is_safe_model_argument(item) for item in items):
-            raise ConversionError(
-                ConversionMessage.TIMM_MODEL_ARG_INVALID, source=source, name=name, value=value, limit=MAX_WIDTH
-            )
+            raise ConversionError(ConversionMessage.TIMM_MODEL_ARG_INVALID, source=source, name=name, value=value)
 
 
 def _is_safe_model_argument(value: Any) -> bool:
-    """Whether a model argument is safe: a limited number, a short word (not a path), or None."""
+    """Whether a model argument is safe: a number, a short word (not a path), or None."""
     if isinstance(value, str):
         return bool(re.fullmatch(r"\w{,40}", value))
-    return value is None or (isinstance(value, (int, float)) and abs(value) <= MAX_WIDTH)
+    return value is None or isinstance(value, (int, float))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -205,6 +219,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise ValueError(f"{size / 1e6:.0f} MB")
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise ConversionError(ConversionMessage.JSON_INVALID, path=path, reason=str(error)[:100]) from None
@@ -244,6 +260,7 @@ def check_processor_sizes(processor: dict[str, Any], source: str) -> None:
         size = processor.get(name)
         values = list(size.values()) if isinstance(size, dict) else size
         _check_range(name, values, source, 1, MAX_PIXELS, int, "preprocessor_config.json")
+    _check_range("crop_pct", processor.get("crop_pct"), source, *NUMBER_RANGES[("crop_pct",)])
 
 
 def _check_range(

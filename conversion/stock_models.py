@@ -1,6 +1,8 @@
 """Loads configurations, stock models and image processors of folders and Hub ids, without executing their code."""
 
+import copy
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from hf_mae.compat.timm import check_timm_version
 from hf_mae.errors import first_error_line
 
+from .bounds import MAX_VALUES, build_within_bounds
 from .messages import ConversionError, ConversionMessage
 from .safety import (
     check_config_dict,
@@ -49,7 +52,7 @@ def read_config(source: str) -> Any:
         check_model_folder(Path(source))
     try:
         values, _ = PretrainedConfig.get_config_dict(source)
-        check_config_dict(values, f"The configuration of {source}")
+        check_config_dict(values, source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except ConversionError:
         raise
@@ -86,8 +89,7 @@ def load_stock_model(source: str, class_name: str, config: Any = None) -> tuple[
     files = find_weight_files(Path(source))
     arguments: dict[str, Any] = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
     model_config = read_config(source) if config is None else config
-    if files:
-        _check_parameter_count(source, getattr(transformers, class_name), model_config, files)
+    check_model_size(model_config, source, getattr(transformers, class_name), files)
     try:
         model, info = getattr(transformers, class_name).from_pretrained(
             source,
@@ -114,26 +116,20 @@ def load_stock_model(source: str, class_name: str, config: Any = None) -> tuple[
     return model, info
 
 
-def _check_parameter_count(source: str, model_class: Any, config: Any, files: list[Path]) -> None:
-    """Checks that a configuration has no more parameters than the files can contain.
+def check_model_size(config: Any, source: str, model_class: Any, files: Sequence[Path] = ()) -> None:
+    """Checks the size of a model before memory is allocated.
 
-    transformers would otherwise allocate and initialize the missing parameters.
+    Args:
+        model_class: a stock class or an Auto class of transformers.
+        files: its weights. transformers would allocate and initialize parameters that they lack.
+
+    Raises:
+        ConversionError: If the model is too large, or cannot be built.
     """
-    try:
-        with torch.device("meta"):
-            model = model_class.from_config(config) if hasattr(model_class, "from_config") else model_class(config)
-    except Exception as error:  # any error that unexpected values can cause
-        raise ConversionError(
-            ConversionMessage.CANNOT_BUILD_MODEL, source=source, reason=first_error_line(error)
-        ) from None
-    num_parameters, num_bytes = sum(p.numel() for p in model.parameters()), sum(path.stat().st_size for path in files)
-    if num_parameters > num_bytes + MAX_MISSING_PARAMETERS:  # at least one byte per parameter
-        raise ConversionError(
-            ConversionMessage.CONFIG_LARGER_THAN_WEIGHTS,
-            source=source,
-            millions=num_parameters / 1e6,
-            megabytes=num_bytes / 1e6,
-        )
+    num_bytes = sum(path.stat().st_size for path in files)  # at least one byte per parameter
+    max_values = num_bytes + MAX_MISSING_PARAMETERS if files else MAX_VALUES
+    build = getattr(model_class, "from_config", model_class)
+    build_within_bounds(lambda: build(copy.deepcopy(config)), source, max_values)
 
 
 def read_processor_config(source: str) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from ..conversion.facts import Fact, FactCode, fact
 from ..conversion.messages import ConversionError
 from ..conversion.report import ConversionReport
 from ..conversion.safety import is_timm
-from ..conversion.stock_models import config_class_names, is_mae_vit, load_stock_model, read_config
+from ..conversion.stock_models import check_model_size, config_class_names, is_mae_vit, load_stock_model, read_config
 from ..errors import UsageError, first_error_line
 from .introspection import DEFAULT_IMAGE_SIZE, NUM_CHANNELS, config_image_size, find_head, get_network
 from .messages import ModelMessage
@@ -77,6 +77,7 @@ def build_comparator(
     set_config_drop_path(config, drop_path, source)
     reset_reason: Fact | None = fact(FactCode.RANDOM_WEIGHTS)
     if random_weights:
+        check_model_size(config, source, AutoModelForImageClassification)
         model = AutoModelForImageClassification.from_config(config)
         report = _make_report(source, model, [])
         logger.info("Random weights: only the sizes of %s are used.", source)
@@ -155,12 +156,11 @@ def set_config_drop_path(config: Any, drop_path: float, source: str) -> None:
 def _can_build(config: Any, source: str) -> bool:
     """Whether timm supports the arguments of a model."""
     try:
-        with torch.device("meta"):
-            AutoModelForImageClassification.from_config(config)
-    except TypeError:
-        return False
-    except Exception as error:  # transformers and timm raise any class for unexpected values
-        raise UsageError(ModelMessage.CANNOT_BUILD, source=source, reason=first_error_line(error)) from None
+        check_model_size(config, source, AutoModelForImageClassification)
+    except ConversionError as error:
+        if isinstance(error.__cause__, TypeError):
+            return False
+        raise
     return True
 
 

@@ -38,7 +38,6 @@ class ModelMessage(Message):
     )
     NO_BLOCKS = "No residual blocks were found in a {model}, so this command does not support it."
     NUM_CLASSES_MISSING = "{source} has no classification head. Specify the number of classes."
-    CANNOT_BUILD = "{source} cannot be built ({reason})."
     WEIGHTS_MISSING = (
         "Weights of a {model} are missing from {source}, or have a different shape: {names:list}. Check that its "
         "config.json belongs to these weights."

@@ -96,7 +96,9 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     "file, change, message",
     [
-        ("config.json", {"num_hidden_layers": 1_000_000}, ConversionMessage.VALUE_OUT_OF_RANGE),
+        ("config.json", {"num_hidden_layers": 1_000_000}, ConversionMessage.MODEL_TOO_LARGE),
+        ("config.json", {"text_config": {"a": [{"auto_map": {}}]}}, ConversionMessage.CUSTOM_CODE),
+        ("config.json", {"text_config": {"a": [[10**9]]}}, ConversionMessage.VALUE_OUT_OF_RANGE),
         ("config.json", {"hidden_size": 10**9}, ConversionMessage.VALUE_OUT_OF_RANGE),
         ("config.json", {"auto_map": {"AutoConfig": "mine.Mine"}}, ConversionMessage.CUSTOM_CODE),
         ("config.json", {"attn_implementation": "someone/kernel"}, ConversionMessage.CUSTOM_KERNELS),

@@ -338,7 +338,7 @@ def test_missing_and_invalid_weights_are_rejected(stock, tmp_path):
     ("change", "code"),
     [
         ({"model_args": {"checkpoint_path": "/tmp/weights.pth"}}, ConversionMessage.TIMM_MODEL_ARG_INVALID),
-        ({"model_args": {"depth": 10**9}}, ConversionMessage.TIMM_MODEL_ARG_INVALID),
+        ({"model_args": {"depths": [1, 60_000]}}, ConversionMessage.MODEL_TOO_LARGE),
         ({"model_args": "depth"}, ConversionMessage.CANNOT_LOAD_CONFIG),
         ({"architecture": "local-dir:/tmp/model"}, ConversionMessage.TIMM_ARCHITECTURE_INVALID),
         ({"architecture": None}, ConversionMessage.CANNOT_LOAD_CONFIG),
@@ -360,10 +360,10 @@ def test_unsafe_configurations_of_timm_are_rejected(tmp_path, change, code):
 @pytest.mark.parametrize(
     ("kind", "change", "code"),
     [
-        ("convnext", {"hidden_sizes": [8, 16, 24, 60_000]}, ConversionMessage.CONFIG_LARGER_THAN_WEIGHTS),
+        ("convnext", {"hidden_sizes": [8, 16, 24, 60_000]}, ConversionMessage.MODEL_TOO_LARGE),
         ("convnext", {"depths": [1, 1, 1, 10**9]}, ConversionMessage.VALUE_OUT_OF_RANGE),
         ("efficientnet", {"depth_coefficient": 1e9}, ConversionMessage.VALUE_OUT_OF_RANGE),
-        ("clip", {"vision_config": TOWER | {"num_hidden_layers": 10**6}}, ConversionMessage.VALUE_OUT_OF_RANGE),
+        ("clip", {"vision_config": TOWER | {"num_hidden_layers": 10**6}}, ConversionMessage.MODEL_TOO_LARGE),
     ],
 )
 def test_configurations_of_huge_models_are_rejected_before_allocation(stock, tmp_path, kind, change, code):
