@@ -16,6 +16,8 @@ MAX_PIXELS = 16_384  # per side
 MAX_JSON_BYTES = 50_000_000  # of the class names of ImageNet-21k: 2 MB
 MAX_PICKLE_VALUES = 20_000_000  # a checkpoint of a ViT-H with its optimizer has a few hundred thousand values
 FILL_OPCODES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")  # they add values to the first one
+TEXT_OPCODES = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
+IMPORT_OPCODES = ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")
 # Fields of a configuration that are at least 1, and the largest allowed integer.
 SIZE_LIMITS = {
     ("num_hidden_layers", "decoder_num_hidden_layers", "depths", "num_channels", "num_labels"): MAX_INTEGER,
@@ -35,14 +37,18 @@ TIMM_FILE_ARGUMENTS = ("checkpoint_path", "cache_dir", "pretrained", "pretrained
 NESTED_CONFIGS = ("vision_config", "text_config")
 
 
-def check_zip_checkpoint(path: Path) -> None:
+def check_zip_checkpoint(path: Path) -> set[str]:
     """Checks that a `.pth` is not compressed inside (torch never writes that) and that its pickle has a limited size.
+
+    Returns:
+        The names of the objects that its pickle imports.
 
     Raises:
         ConversionError: If the file violates a limit or is damaged.
     """
+    names: set[str] = set()
     if not zipfile.is_zipfile(path):
-        return
+        return names
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -54,18 +60,22 @@ def check_zip_checkpoint(path: Path) -> None:
                 )
             for entry in entries:
                 if entry.filename.endswith("/data.pkl"):
-                    check_pickle_size(archive.read(entry), path)
+                    names |= check_pickle_size(archive.read(entry), path)
     except ConversionError:
         raise
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise ConversionError(ConversionMessage.FILE_DAMAGED, path=path, reason=error) from None
+    return names
 
 
-def check_pickle_size(content: bytes, path: Path) -> None:
+def check_pickle_size(content: bytes, path: Path) -> set[str]:
     """Checks the expanded size of the values in a pickle, which can reference the same value many times.
 
     40 nested pairs, each with the previous pair twice, need a few hundred bytes; to hash, print or copy them takes
     2 ** 40 steps. The expanded size is computed from the opcodes, without building the values.
+
+    Returns:
+        The names of the objects that the pickle imports; "?" for a name that is computed.
 
     Raises:
         ConversionError: If the pickle expands to more than `MAX_PICKLE_VALUES` values, or is damaged.
@@ -73,6 +83,7 @@ def check_pickle_size(content: bytes, path: Path) -> None:
     stack: list[_PickleValue] = []
     marks: list[int] = []
     memo: dict[int, _PickleValue] = {}
+    imported: set[str] = set()
     operations: Any = pickletools.genops(content)
     try:
         for opcode, argument, _ in operations:
@@ -89,21 +100,32 @@ def check_pickle_size(content: bytes, path: Path) -> None:
                 del stack[start:]
                 value = popped[0] if name in FILL_OPCODES and popped else _PickleValue()
                 value.size += sum(part.size for part in popped if part is not value)
+                if name in TEXT_OPCODES:
+                    value.text = argument
+                elif name in IMPORT_OPCODES:
+                    imported.add(_imported_name(argument, popped))
                 stack += [value] * len(opcode.stack_after)
                 if value.size > MAX_PICKLE_VALUES:
                     break
         else:
-            return
+            return imported
     except (ValueError, IndexError) as error:
         raise ConversionError(ConversionMessage.FILE_DAMAGED, path=path, reason=error) from None
     raise ConversionError(ConversionMessage.PICKLE_TOO_LARGE, path=path, limit=MAX_PICKLE_VALUES)
 
 
 class _PickleValue:
-    """The expanded size of a value in a pickle."""
+    """The expanded size of a value in a pickle, and the value of a text."""
 
     def __init__(self) -> None:
-        self.size = 1
+        self.size, self.text = 1, "?"
+
+
+def _imported_name(argument: Any, popped: list[_PickleValue]) -> str:
+    """Returns the name that an opcode imports, from its argument (`GLOBAL`, `INST`) or the stack (`STACK_GLOBAL`)."""
+    if isinstance(argument, str):
+        return argument.replace(" ", ".")
+    return ".".join(value.text for value in popped) or "?"
 
 
 def _first_popped_index(opcode: Any, stack: list[_PickleValue], marks: list[int]) -> int:

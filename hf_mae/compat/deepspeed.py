@@ -1,4 +1,4 @@
-"""DeepSpeed, and its integration in transformers. DeepSpeed itself is never imported here.
+"""DeepSpeed, and its integration in transformers. DeepSpeed itself is imported only if it is the engine.
 
 Verified with deepspeed 0.19 and transformers 5.17 to 5.24.
 """
@@ -7,6 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+def get_checkpoint_classes() -> list[Any]:
+    """Returns the classes of DeepSpeed's own objects in its checkpoints. Call it if DeepSpeed is the engine."""
+    from deepspeed.runtime.fp16 import loss_scaler
+    from deepspeed.runtime.zero import config, offload_config
+    from deepspeed.utils import tensor_fragment
+
+    classes = [loss_scaler.LossScaler, loss_scaler.DynamicLossScaler, config.ZeroStageEnum]
+    return [*classes, offload_config.OffloadDeviceEnum, tensor_fragment.fragment_address]
 
 
 @contextmanager

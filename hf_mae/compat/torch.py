@@ -11,7 +11,8 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from multiprocessing import queues
@@ -39,6 +40,24 @@ _CONNECTION_LOST = re.compile(
 def get_cpu_generator() -> torch.Generator:
     """Returns the generator of `torch.rand`. (`torch.manual_seed` also checks all accelerators: 0.1 ms per image.)"""
     return torch.default_generator
+
+
+@contextmanager
+def load_weights_only(classes: Sequence[type]) -> Iterator[None]:
+    """Within the block, every `torch.load` builds tensors, plain values and `classes` only, whatever its caller asks.
+
+    DeepSpeed and torch.distributed.checkpoint load with `weights_only=False`.
+    """
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[0]] = "1"
+    try:
+        with torch.serialization.safe_globals(list(classes)):
+            yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
 
 
 def exit_worker() -> None:

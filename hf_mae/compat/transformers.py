@@ -71,6 +71,10 @@ class HookedTrainer(Trainer):
         """Translates errors while the model, the engine and the optimizer are prepared for training."""
         return nullcontext()
 
+    def errors_of_loading(self) -> AbstractContextManager[None]:
+        """Translates errors while the states of a checkpoint are loaded."""
+        return nullcontext()
+
     def loss_normalizer(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
         """Returns the divisor of the summed loss of an update; None: each micro-batch is averaged separately."""
         return None
@@ -112,9 +116,10 @@ class HookedTrainer(Trainer):
     def _init_training_state(
         self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, checkpoint: Any, trial: Any
     ) -> tuple[int, int]:
-        epochs, batches = super()._init_training_state(
-            max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial
-        )
+        with self.errors_of_loading():
+            epochs, batches = super()._init_training_state(
+                max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial
+            )
         return (epochs, batches) if checkpoint is None else self.resume_position(epochs, batches, max_steps)
 
     def _run_epoch(self, **kwargs: Any) -> Any:  # type: ignore[override]  # the Trainer passes keywords
@@ -125,8 +130,17 @@ class HookedTrainer(Trainer):
             return super()._run_epoch(**kwargs | {"steps_in_epoch": batches, "num_update_steps_per_epoch": updates})
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with self.errors_of_loading():
+            super()._load_optimizer_and_scheduler(checkpoint)
         self.on_optimizer_loaded()
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with self.errors_of_loading():
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with self.errors_of_loading():
+            super()._load_rng_state(checkpoint)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         with self.errors_of_setup():

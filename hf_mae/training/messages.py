@@ -89,6 +89,18 @@ class TrainingMessage(Message):
     CHECKPOINT_STATE_UNREADABLE = "{path} is damaged: trainer_state.json or launch.json cannot be read."
     CHECKPOINT_STATE_OF_OTHER_STEP = "{path} is damaged: its trainer_state.json belongs to update {step}."
     CHECKPOINT_FILE_TRUNCATED = "{path} is damaged: {file} is truncated."
+    CHECKPOINT_FILE_NOT_REGULAR = "{path} was rejected: {file} is not a regular file."
+    CHECKPOINT_FILE_TOO_LARGE = "{path} was rejected: {file} is larger than {limit:.0f} MB, which no checkpoint needs."
+    CHECKPOINT_IMPORTS = (
+        "{path} was rejected, and nothing in it was executed. {file} imports {name}, but a checkpoint needs only "
+        "tensors and plain values."
+    )
+    CHECKPOINT_VALUE_INVALID = "{path} is damaged: {file} has {name} {value}."
+    CHECKPOINT_CANNOT_BE_LOADED = "{path} cannot be loaded ({reason}). Resume with the settings of the original run."
+    OPTIMIZER_STATE_SHAPE = (
+        "{path} belongs to another model: the optimizer state of {name} has the shape {saved}, but the parameter has "
+        "{found}."
+    )
     CHECKPOINT_SKIPPED = "{defect} This checkpoint is skipped."
     OPTIMIZER_STATE_MISSING = (
         "{path} was saved without optimizer state (--save_only_model), so a run cannot resume from it. Start a new run "

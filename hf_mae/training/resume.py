@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import sys
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,14 +12,26 @@ from typing import Any
 
 from accelerate import DistributedType
 from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
 
+from ..conversion.messages import ConversionMessage
 from ..errors import UsageError, warn
 from ..files.atomic import write_json
+from .checkpoint_files import check_checkpoint_files
 from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
 
-LAUNCH_FILE = "launch.json"
+LAUNCH_FILE, STATE_FILE = "launch.json", "trainer_state.json"
+STATES_LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "sum")
+# Defects that are not those of an interrupted run: an older checkpoint is not used silently.
+UNSAFE = (
+    TrainingMessage.CHECKPOINT_FILE_NOT_REGULAR,
+    TrainingMessage.CHECKPOINT_FILE_TOO_LARGE,
+    TrainingMessage.CHECKPOINT_IMPORTS,
+    ConversionMessage.FILE_COMPRESSED,
+    ConversionMessage.PICKLE_TOO_LARGE,
+)
 
 
 @dataclass(frozen=True)
@@ -43,23 +56,95 @@ def validate_checkpoint(checkpoint: Path) -> None:
     Raises:
         UsageError: If the checkpoint is incomplete or damaged.
     """
-    state, launch = checkpoint / "trainer_state.json", checkpoint / LAUNCH_FILE
+    state, launch = checkpoint / STATE_FILE, checkpoint / LAUNCH_FILE
     if not checkpoint.is_dir():
         raise UsageError(TrainingMessage.NOT_A_CHECKPOINT, path=checkpoint)
     if not state.is_file():
         raise UsageError(TrainingMessage.CHECKPOINT_INCOMPLETE, path=checkpoint)
-    try:
-        step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
-        if launch.is_file():
-            Launch(**json.loads(launch.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(TrainingMessage.CHECKPOINT_STATE_UNREADABLE, path=checkpoint) from None
+    check_checkpoint_files(checkpoint)
+    step = read_trainer_state(checkpoint)["global_step"]
+    if launch.is_file():
+        _read_launch(checkpoint)
     match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
     if match and step != int(match.group(1)):
         raise UsageError(TrainingMessage.CHECKPOINT_STATE_OF_OTHER_STEP, path=checkpoint, step=step)
     for path in sorted(checkpoint.iterdir()):
         if _is_truncated(path):
             raise UsageError(TrainingMessage.CHECKPOINT_FILE_TRUNCATED, path=checkpoint, file=path.name)
+
+
+def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
+    """Reads the Trainer's state of a checkpoint.
+
+    Raises:
+        UsageError: If it cannot be read, or a number in it is impossible.
+    """
+    try:
+        state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        TrainerState(**state)  # of a known version
+        values = {name: state[name] for name in ("global_step",)} | {
+            name: state.get(name) or 0 for name in ("epoch", "max_steps", "num_train_epochs")
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UsageError(TrainingMessage.CHECKPOINT_STATE_UNREADABLE, path=checkpoint) from None
+    _check_numbers(values, {"global_step", "max_steps"}, checkpoint, STATE_FILE)
+    for name, end in (("global_step", "max_steps"), ("epoch", "num_train_epochs")):
+        if 0 < values[end] < math.floor(values[name]):
+            value = f"{values[name]:g}, beyond its {end} {values[end]:g}"
+            raise _invalid_value(checkpoint, STATE_FILE, name, value)
+    return dict(state)
+
+
+def _check_numbers(values: dict[str, Any], integers: set[str], checkpoint: Path, file: str) -> None:
+    """Checks that values are finite numbers from 0."""
+    for name, value in values.items():
+        kinds = int if name in integers else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= sys.maxsize:
+            raise _invalid_value(checkpoint, file, name, value)
+
+
+def _invalid_value(checkpoint: Path, file: str, name: str, value: Any) -> UsageError:
+    text = str(value)[:100]
+    return UsageError(TrainingMessage.CHECKPOINT_VALUE_INVALID, path=checkpoint, file=file, name=name, value=text)
+
+
+def _read_launch(checkpoint: Path) -> Launch:
+    try:
+        launch = Launch(**json.loads((checkpoint / LAUNCH_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise UsageError(TrainingMessage.CHECKPOINT_STATE_UNREADABLE, path=checkpoint) from None
+    values = {name: value for name, value in asdict(launch).items() if name != "engine" and value is not None}
+    _check_numbers(values, {*values} - {"seconds"}, checkpoint, LAUNCH_FILE)
+    if not launch.processes or not launch.effective_batch or launch.images_per_epoch == 0:
+        raise _invalid_value(checkpoint, LAUNCH_FILE, "processes, effective_batch or images_per_epoch", 0)
+    return launch
+
+
+def check_optimizer_state(checkpoint: Path, optimizer: Any, scheduler: Any) -> None:
+    """Checks, after a checkpoint was loaded, that its optimizer state and schedule fit the parameters.
+
+    Raises:
+        UsageError: If a state has another shape than its parameter, or a rate is not a finite number.
+    """
+    for group in optimizer.param_groups:
+        rates = {name: group[name] for name in ("lr", "initial_lr", "weight_decay", "eps", "momentum") if name in group}
+        rates |= {f"betas[{index}]": beta for index, beta in enumerate(group.get("betas") or ())}
+        numbers = {name: rate for name, rate in rates.items() if rate is not None and not hasattr(rate, "shape")}
+        _check_numbers(numbers, set(), checkpoint, "the optimizer state")
+        for index, parameter in enumerate(group["params"]):
+            name = (group.get("param_names") or {index: f"parameter {index}"})[index]
+            for key, value in (optimizer.state.get(parameter) or {}).items():
+                if key in STATES_LIKE_PARAMETERS and value.shape != parameter.shape:
+                    raise UsageError(
+                        TrainingMessage.OPTIMIZER_STATE_SHAPE,
+                        path=checkpoint,
+                        name=f"{name} ({key})",
+                        saved=tuple(value.shape),
+                        found=tuple(parameter.shape),
+                    )
+    if (update := getattr(scheduler, "last_epoch", None)) is not None:
+        _check_numbers({"last_epoch": update}, {"last_epoch"}, checkpoint, "scheduler.pt")
 
 
 def _is_truncated(path: Path) -> bool:
@@ -81,6 +166,8 @@ def find_last_checkpoint(folder: Path) -> Path | None:
         try:
             validate_checkpoint(path)
         except UsageError as defect:
+            if defect.code in UNSAFE:
+                raise
             warn(logger, TrainingMessage.CHECKPOINT_SKIPPED, defect=defect)
         else:
             return path
@@ -100,7 +187,7 @@ def check_training_length(checkpoint: Path, epochs: float, max_steps: int) -> No
     Args:
         epochs, max_steps: of the resumed run; `max_steps` overrides `epochs` if it is above 0.
     """
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    state = read_trainer_state(checkpoint)
     done, saved = float(state.get("epoch") or 0), float(state.get("num_train_epochs") or 0)
     if max_steps > 0:
         step = int(state.get("global_step") or 0)
@@ -200,7 +287,7 @@ def check_resumable(checkpoint: Path, launch: Launch) -> Launch | None:
     path = checkpoint / LAUNCH_FILE
     if not path.is_file():
         return None
-    saved = Launch(**json.loads(path.read_text(encoding="utf-8")))
+    saved = _read_launch(checkpoint)
     unsharded = ("NO", "MULTI_CPU", "MULTI_GPU")
     if saved.engine != launch.engine and not (saved.engine in unsharded and launch.engine in unsharded):
         raise UsageError(

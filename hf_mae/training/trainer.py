@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,14 @@ from transformers import SchedulerType, TrainerCallback, set_seed
 from transformers.trainer_utils import has_length
 
 from ..compat.accelerate import use_low_memory_sampler
-from ..compat.deepspeed import disable_zero3_init, find_deepspeed_conflicts, process_deepspeed_config
+from ..compat.deepspeed import (
+    disable_zero3_init,
+    find_deepspeed_conflicts,
+    get_checkpoint_classes,
+    process_deepspeed_config,
+)
 from ..compat.launchers import restore_engines_on_error, unset_engines
-from ..compat.torch import is_compiler_error, move_schedule
+from ..compat.torch import is_compiler_error, load_weights_only, move_schedule
 from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
 from ..conversion.safety import is_timm
 from ..data.images.torch_datasets import collate
@@ -31,6 +36,7 @@ from ..models.attention import register_plain_attention
 from ..models.introspection import find_blocks
 from ..settings.arguments import MaeTrainingArguments
 from ..settings.messages import SettingsMessage
+from .checkpoint_files import check_checkpoint_files
 from .dataloader_signals import make_workers_signal_safe
 from .layer_decay import strip_wrapper_prefixes
 from .messages import TrainingMessage
@@ -40,6 +46,7 @@ from .progress import REPLACED_CALLBACKS, Progress
 from .resume import (
     Launch,
     Position,
+    check_optimizer_state,
     check_resumable,
     check_training_length,
     find_last_checkpoint,
@@ -156,6 +163,21 @@ class MaeTrainerBase(HookedTrainer):
         """Explains errors of the model, the engine and the loaders that are prepared when training begins."""
         return explain_errors()
 
+    @contextmanager
+    def errors_of_loading(self) -> Iterator[None]:
+        """Names the checkpoint if one of its states does not fit; torch and transformers raise many types."""
+        try:
+            yield
+        except UsageError:
+            raise
+        except Exception as error:
+            if self.resumed_from is None:
+                raise
+            reason = f"{error} is missing" if isinstance(error, KeyError) else summarize_exception(error)
+            raise UsageError(
+                TrainingMessage.CHECKPOINT_CANNOT_BE_LOADED, path=self.resumed_from, reason=reason
+            ) from error
+
     def _log_batch_and_rate(self) -> None:
         args = self.args
         rule = f" = {args.base_learning_rate:g} x {args.images_per_update} / 256" if self.uses_linear_rule else ""
@@ -264,9 +286,13 @@ class MaeTrainerBase(HookedTrainer):
         if self.resumed_from is not None:
             self.on_resume(self.resumed_from)
         with self._model_init_stack if self.model_init is not None else self.configure_model():
-            output = super().train(resume_from_checkpoint=resume_from_checkpoint, trial=trial, **kwargs)
+            with nullcontext() if self.resumed_from is None else self._load_safely():
+                output = super().train(resume_from_checkpoint=resume_from_checkpoint, trial=trial, **kwargs)
         self._end_time = time.monotonic()
         return output
+
+    def _load_safely(self) -> AbstractContextManager[None]:
+        return load_weights_only(get_checkpoint_classes() if self.is_deepspeed_enabled else [])
 
     def call_model_init(self, trial: Any = None) -> StockModel:
         """Builds and configures the model of a trial, and resets the random seed."""
@@ -292,6 +318,7 @@ class MaeTrainerBase(HookedTrainer):
 
     def on_resume(self, checkpoint: Path) -> None:
         """Checks, before a checkpoint is loaded, that this training can resume from it."""
+        check_checkpoint_files(checkpoint)
         if saved := check_resumable(checkpoint, self.launch):
             self.resumes, self._earlier_seconds = saved.resumes + 1, saved.seconds
             self._position = self._find_position(checkpoint, saved)
@@ -353,6 +380,8 @@ class MaeTrainerBase(HookedTrainer):
     def on_optimizer_loaded(self) -> None:
         """Places the schedule at the resumed image, with the learning rates and weight decays of this launch."""
         scheduler, groups = self.lr_scheduler, self.optimizer.param_groups
+        if self.resumed_from is not None and not self.is_deepspeed_enabled:
+            check_optimizer_state(self.resumed_from, self.optimizer, scheduler)
         if not isinstance(scheduler, LambdaLR) or len(self._group_settings) != len(groups):
             return
         update = scheduler.last_epoch

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import pickle
+import shutil
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ from support.messages import logged, raises
 from support.models import TensorItems
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
+from hf_mae.compat.torch import load_weights_only
+from hf_mae.conversion.safety import check_pickle_size
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.training.resume import (
     LAUNCH_FILE,
@@ -222,3 +227,123 @@ def test_a_dataset_of_another_length_is_resumed_between_epochs_only(original, tr
         train(tmp_path, 4, checkpoint=original.args.folder / "checkpoint-7")
     resumed = train(tmp_path, 4, checkpoint=original.args.folder / "checkpoint-5")
     assert [len(images) for images in resumed.trained.values()] == [10, 10]
+
+
+# Checkpoints from others
+
+
+class Gadget:
+    """Unpickling it writes a file."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return (open, (self.marker, "w"))
+
+
+@pytest.fixture
+def copied(original, tmp_path):
+    """A copy of the checkpoint after 6 of 15 updates."""
+    return shutil.copytree(original.args.folder / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
+
+
+@pytest.mark.parametrize("protocol", [None, 0, 2, 4])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "training_args.bin", "average.pt"),
+        *("optimizer.bin", "rng_state_0.pth", "custom_checkpoint_0.pkl", "optimizer_0/.metadata"),
+        "global_step6/mp_rank_00_model_states.pt",
+    ],
+)
+def test_no_pickle_of_a_checkpoint_runs_code(train, copied, tmp_path, name, protocol):
+    """`protocol`: of a plain pickle; None: a file of torch."""
+    marker, path = tmp_path / "marker", copied / name
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "wb") as file:
+        torch.save({"state": Gadget(marker)}, file) if protocol is None else pickle.dump(Gadget(marker), file, protocol)
+    with raises(TrainingMessage.CHECKPOINT_IMPORTS, path=copied, file=name):
+        train(tmp_path / "resumed", 4, checkpoint=copied)
+    assert not marker.exists()
+    with raises(TrainingMessage.CHECKPOINT_IMPORTS):  # an older checkpoint is not used silently
+        find_last_checkpoint(copied.parent)
+
+
+def test_torch_builds_plain_values_only(tmp_path):
+    """Also for callers that ask for more: DeepSpeed and torch.distributed.checkpoint."""
+    torch.save(Gadget(tmp_path / "marker"), tmp_path / "a.pt")
+    with load_weights_only([]), pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "a.pt", weights_only=False)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_names_of_a_pickle_are_found_however_they_are_written(tmp_path):
+    for text in (b"cos\nsystem\n.", b"(S'x'\nios\nsystem\n.", b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x93."):
+        assert check_pickle_size(text, tmp_path) == {"os.system"}
+    # A name from the memo, and one that is computed.
+    assert check_pickle_size(b"\x80\x04\x8c\x02os\x94\x8c\x06system\x940h\x00h\x01\x93.", tmp_path) == {"os.system"}
+    assert check_pickle_size(b"\x80\x04)\x8c\x01a\x93.", tmp_path) == {"?.a"}
+
+
+@pytest.mark.parametrize(
+    "file, changes, message",
+    [
+        ("trainer_state.json", {"global_step": 99}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("trainer_state.json", {"global_step": -6}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("trainer_state.json", {"global_step": "6"}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("trainer_state.json", {"global_step": None}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("trainer_state.json", {"epoch": float("nan")}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("trainer_state.json", {"epoch": 7.5}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("trainer_state.json", {"epoch": [1]}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("trainer_state.json", {"max_steps": 10**30}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("trainer_state.json", {"unknown": 1}, TrainingMessage.CHECKPOINT_STATE_UNREADABLE),
+        ("trainer_state.json", [], TrainingMessage.CHECKPOINT_STATE_UNREADABLE),
+        ("trainer_state.json", "[" * 100_000, TrainingMessage.CHECKPOINT_STATE_UNREADABLE),
+        ("launch.json", {"images_seen": -1}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("launch.json", {"processes": 0}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("launch.json", {"seconds": float("inf")}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("launch.json", {"images_per_epoch": 19}, TrainingMessage.DATASET_LENGTH_CHANGED),
+        ("launch.json", {"other": 19}, TrainingMessage.CHECKPOINT_STATE_UNREADABLE),
+        ("launch.json", "[" * 100_000, TrainingMessage.CHECKPOINT_STATE_UNREADABLE),
+        ("optimizer.pt", {"param_groups": []}, TrainingMessage.CHECKPOINT_CANNOT_BE_LOADED),
+        (
+            "optimizer.pt",
+            {"state": {0: {"step": torch.tensor(6.0), "exp_avg": torch.zeros(9, 9)}}},
+            TrainingMessage.OPTIMIZER_STATE_SHAPE,
+        ),
+        ("optimizer.pt", {"state": 3}, TrainingMessage.CHECKPOINT_CANNOT_BE_LOADED),
+        ("optimizer.pt", {"weight_decay": float("nan")}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("optimizer.pt", {"lr": -1.0}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("optimizer.pt", {"betas": (0.9, "x")}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("scheduler.pt", {"last_epoch": -3}, TrainingMessage.CHECKPOINT_VALUE_INVALID),
+        ("rng_state.pth", {"cpu": torch.zeros(3)}, TrainingMessage.CHECKPOINT_CANNOT_BE_LOADED),
+        ("rng_state.pth", {"python": 5}, TrainingMessage.CHECKPOINT_CANNOT_BE_LOADED),
+    ],
+)
+def test_a_contradiction_of_a_checkpoint_is_one_error(train, copied, tmp_path, file, changes, message):
+    path = copied / file
+    if path.suffix == ".json":
+        saved = json.loads(path.read_text())
+        changed = saved | changes if isinstance(changes, dict) else changes
+        path.write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    else:
+        saved = torch.load(path, weights_only=False)
+        if file == "optimizer.pt" and not changes.keys() <= saved.keys():
+            saved["param_groups"][0] |= changes
+        else:
+            saved |= changes
+        torch.save(saved, path)
+    with raises(message, path=copied):
+        train(tmp_path / "resumed", 4, checkpoint=copied)
+
+
+def test_files_that_are_not_regular_or_too_large_are_rejected(copied):
+    (copied / "big.json").touch()
+    os.truncate(copied / "big.json", 3_000_000_000)
+    with raises(TrainingMessage.CHECKPOINT_FILE_TOO_LARGE, file="big.json"):
+        validate_checkpoint(copied)
+    (copied / "big.json").unlink()
+    (copied / "scaler.pt").symlink_to("/dev/zero")
+    with raises(TrainingMessage.CHECKPOINT_FILE_NOT_REGULAR, file="scaler.pt"):
+        validate_checkpoint(copied)
