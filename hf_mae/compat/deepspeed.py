@@ -13,10 +13,10 @@ def get_checkpoint_classes() -> list[Any]:
     """Returns the classes of DeepSpeed's own objects in its checkpoints. Call it if DeepSpeed is the engine."""
     from deepspeed.runtime.fp16 import loss_scaler
     from deepspeed.runtime.zero import config, offload_config
-    from deepspeed.utils import tensor_fragment
+    from deepspeed.utils.tensor_fragment import fragment_address
 
     classes = [loss_scaler.LossScaler, loss_scaler.DynamicLossScaler, config.ZeroStageEnum]
-    return [*classes, offload_config.OffloadDeviceEnum, tensor_fragment.fragment_address]
+    return [*classes, offload_config.OffloadDeviceEnum, fragment_address]
 
 
 @contextmanager

@@ -33,7 +33,9 @@ except ImportError:  # Windows
     fcntl = None
 
 TEMP_SUFFIX = ".partial"  # of a temporary sibling
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t")  # spreadsheets execute cells that start with them
+# Spreadsheets execute a cell that starts with one of these characters, also of full width; a cell may start after a
+# character that some of them read as the end of a cell.
+FORMULA = re.compile(r"(?:^|[;,|\t\r\n\"])[\s'\u2018\u2019]*[=+\-@\uff1d\uff0b\uff0d\uff20]|^'*[\t\r\n]")
 QUOTED = re.compile('[,"\r\n]')  # characters of a CSV cell that needs quotation marks
 MAX_TEMP_AGE = 86_400.0  # seconds until an unlocked temporary sibling is removed
 
@@ -187,14 +189,32 @@ def finite_or_null(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def write_csv(destination: str | Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a header and rows as CSV."""
+def write_csv(
+    destination: str | Path, header: Iterable[str], rows: Iterable[Iterable[Any]], for_people: bool = False
+) -> None:
+    """Writes a header and rows as CSV.
+
+    Args:
+        for_people: the file is opened in spreadsheets: `escape_formula` is applied to texts.
+    """
+    if for_people:
+        rows = ([escape_formula(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     with atomic_write_file(destination) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.writelines(map(csv_line, chain([header], rows)))
 
 
+def escape_formula(text: str) -> str:
+    """Adds an apostrophe to a text that a spreadsheet would execute; numbers are not changed."""
+    return f"'{text}" if FORMULA.search(text) and not _is_number(text) else text
+
+
+def restore_formula(text: str) -> str:
+    """Returns the text from which `escape_formula` made this one."""
+    return text[1:] if text.startswith("'") and escape_formula(text[1:]) == text else text
+
+
 def csv_line(cells: Iterable[Any]) -> str:
-    """Formats a row like the csv module; also quotes cells that a spreadsheet would execute as a formula.
+    """Formats a row like the csv module, with texts that a spreadsheet may execute in quotation marks.
 
     The cells are not changed, so that names are the same when they are read again.
     """
@@ -202,7 +222,7 @@ def csv_line(cells: Iterable[Any]) -> str:
 
 
 def _csv_cell(text: str) -> str:
-    special = QUOTED.search(text) or (text[:1] in FORMULA_PREFIXES and not _is_number(text))
+    special = QUOTED.search(text) or (FORMULA.match(text) and not _is_number(text))
     return '"' + text.replace('"', '""') + '"' if text and special else text
 
 

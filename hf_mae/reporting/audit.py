@@ -34,7 +34,7 @@ def write_pairs(path: Path, images: list[AuditImage], pairs: list[DuplicatePair]
         cells = [cell for image in (first, second) for cell in (image.file_name, image.label, image.split)]
         kind = describe_pair_kind(classify_duplicate_pair(first, second))
         rows.append([*cells, pair.distance, f"{pair.similarity:.4f}", f"{pair.detail:.4f}", kind])
-    write_csv(path, [*sides, "hash_distance", "similarity", "detail", "kind"], rows)
+    write_csv(path, [*sides, "hash_distance", "similarity", "detail", "kind"], rows, for_people=True)
 
 
 def write_pair_sheet(path: Path, images: list[AuditImage], pairs: list[DuplicatePair]) -> None:

@@ -75,7 +75,7 @@ def write_label_issues(folder: Path, issues: Sequence[LabelIssueRow], max_sheets
         for issue in issues
     ]
     columns = ["suggested_label", "split", "quality", "label_score", "suggested_label_score"]
-    write_csv(folder / LABEL_ISSUES_CSV, [*COLUMNS, *columns], rows)
+    write_csv(folder / LABEL_ISSUES_CSV, [*COLUMNS, *columns], rows, for_people=True)
     shown = issues[: IMAGES_PER_SHEET * max_sheets]
     for start in range(0, len(shown), IMAGES_PER_SHEET):
         path = folder / FIGURES_DIR / SHEET_PATTERN.format(start // IMAGES_PER_SHEET + 1)

@@ -21,7 +21,7 @@ MAX_JSON_BYTES, MAX_INDEX_BYTES = 200_000_000, 100_000_000
 ALLOWED_NAMES = re.compile(
     r"torch\.(\w+Storage|Size|device|dtype|Tensor|u?int\d+|b?float\d+\w*|bool|complex\d+|strided|nn\.Parameter)"
     r"|torch\.storage\.(Typed|Untyped)Storage|torch\.serialization\._get_layout"
-    r"|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|device_tensor_from_numpy)"
+    r"|torch\._tensor\._rebuild_from_type_v2|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|device_tensor_from_numpy)"
     r"|torch\.distributed\.checkpoint\.metadata\.(\w+Metadata|Metadata|MetadataIndex|StorageMeta|TensorProperties"
     r"|_MEM_FORMAT_ENCODING)|torch\.distributed\.checkpoint\.filesystem\.(_StorageInfo|_StoragePrefix)"
     r"|numpy\.(_core|core)\.multiarray\.(_reconstruct|scalar)|numpy\.(ndarray|dtype)|numpy\.dtypes\.\w+DType"

@@ -165,7 +165,7 @@ def test_csv_lines_equal_those_of_the_csv_module_except_for_formulas(cells):
     csv.writer(plain).writerow(cells)
     line = csv_line(cells)
     assert next(csv.reader(io.StringIO(line, newline=""))) == ["" if cell is None else str(cell) for cell in cells]
-    if not any(isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t")) for cell in cells):
+    if not any(isinstance(cell, str) and atomic.FORMULA.match(cell) for cell in cells):
         assert line == plain.getvalue()
 
 
@@ -173,6 +173,30 @@ def test_formulas_are_quoted():
     cells = ["=1+1", "+cmd|'/c calc'!A1", "@SUM(1)", "-2+3", "-0.5", "-1e-9", "plain", 3, None]
     line = """"=1+1","+cmd|'/c calc'!A1","@SUM(1)","-2+3",-0.5,-1e-9,plain,3,\r\n"""
     assert csv_line(cells) == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=1+1", "+cmd|'/c calc'!A1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", " =1", "'=1", "''@a", "\u2019=1"),
+        *("\uff1d1+1", "\uff0b1", "\uff0dx", "\uff20SUM(1)", "a;=1+1", 'a",=1', "a|@x", "a\n=1", "a; -x", "\ttext"),
+    ],
+)
+def test_texts_that_a_spreadsheet_executes_get_an_apostrophe(text, tmp_path):
+    assert atomic.escape_formula(text) == f"'{text}" and atomic.restore_formula(f"'{text}") == text
+    atomic.write_csv(tmp_path / "a.csv", ["name", "value"], [[text, -0.5]], for_people=True)
+    with open(tmp_path / "a.csv", newline="") as file:
+        assert list(csv.reader(file)) == [["name", "value"], [f"'{text}", "-0.5"]]
+
+
+@pytest.mark.parametrize("text", ["", "-0.5", "-1e-9", "+3", "a=b", "a-b", "polyp", "'quoted'", "a + b", "x@y", "a, b"])
+def test_other_texts_and_numbers_are_unchanged(text):
+    assert atomic.escape_formula(text) == text == atomic.restore_formula(text)
+
+
+@given(st.text())
+def test_a_text_is_restored_after_a_spreadsheet_was_protected(text):
+    assert atomic.restore_formula(atomic.escape_formula(text)) == text
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), np.float64("nan")])

@@ -1,9 +1,20 @@
 """Documents as Markdown, LaTeX, HTML and plain text, and BibTeX references."""
 
+import re
+import string
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import docx
+import lxml.html
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from hf_mae.reporting.bibliography import format_bibtex
 from hf_mae.reporting.document import BulletList, Code, Heading, Paragraph
+from hf_mae.reporting.renderers import docx as docx_renderer
 from hf_mae.reporting.renderers import html, latex, markdown, terminal
 from hf_mae.reporting.table import Cell, Column, Number, Table
 
@@ -67,3 +78,113 @@ def test_a_terminal_shows_control_characters_escaped(code):
     table = Table([Column("class"), Column("images")], [[name, "3"]], caption=name)
     text = terminal.render([Heading(name), Paragraph(name), BulletList([name]), Code(name), table])
     assert code not in text and text.count("mu") >= 5
+
+
+# Names with every special character
+
+NAMES = [
+    *(f"a{character}b" for character in string.punctuation),
+    *(f"{character}a{character}" for character in string.punctuation),
+    *("*a* **b**", "_a_ __b__", "`a`", "``a` b", "[a](b)", "![a](b)", "<b>a</b>", "</script><script>alert(1)</script>"),
+    *("a \\| b", "a\\\\", "\\end{tabular}", "\\end{verbatim}", "$x$", "$$", "&lt;", "&amp;", "&#60;", "---", "# a #"),
+    *(
+        "null",
+        "yes",
+        "1e3",
+        "~",
+        "~~a~~",
+        "a -- b",
+        "Ärzte",
+        "\u0645\u0631\u0636",
+        "\U0001f600",
+        "\u202eabc",
+        "=1+1",
+        "'a'",
+    ),
+    *(
+        "{{ a }}",
+        "{% a %}",
+        "%s",
+        "a:b: c",
+        "- a",
+        "1. a",
+        "> a",
+        "[ ] a",
+        "[@a]",
+        "http://a.b/c_d_e",
+        "a@b.c",
+        "!important",
+    ),
+]
+
+
+def make_documents(name):
+    table = Table([Column("class"), Column(name)], [[name, Cell(name, bold=True)], [Number(71.2), name]])
+    return [Heading(name), table]
+
+
+@pytest.mark.parametrize("parse", ["markdown", "html", "docx"])
+@settings(max_examples=60)
+@given(
+    st.one_of(st.sampled_from(NAMES), st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1))
+)
+def test_names_are_read_back_from_every_format(parse, name):
+    texts = {"markdown": read_markdown, "html": read_html, "docx": read_docx}[parse](make_documents(name))
+    assert texts == [name, "class", name, name, name, "71.20", name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_special_name_is_read_back(name):
+    for read in (read_markdown, read_html):
+        assert read(make_documents(name)) == [name, "class", name, name, name, "71.20", name]
+
+
+def read_markdown(document):
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough")
+    return read_page(parser.render(markdown.render(document)))
+
+
+def read_html(document):
+    return read_page(html.render(document))
+
+
+def read_page(page):
+    """Returns the texts of headings and cells."""
+    root = lxml.html.fromstring(f"<div>{page}</div>")
+    allowed = {"div", "h1", "h2", "table", "thead", "tbody", "tr", "th", "td", "b", "strong", "sup"}
+    assert {element.tag for element in root.iter()} <= allowed, page
+    return [element.text_content().strip() for element in root.iter("h1", "h2", "th", "td")]
+
+
+def read_docx(document):
+    with TemporaryDirectory() as folder:
+        docx_renderer.write(document, Path(folder, "a.docx"))
+        word = docx.Document(Path(folder, "a.docx"))
+    return [word.paragraphs[0].text, *(cell.text for row in word.tables[0].rows for cell in row.cells)]
+
+
+COMMANDS = r"textbackslash|textasciitilde|textasciicircum|textbar|textasciigrave"
+UNESCAPED = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^"}
+UNESCAPED |= {"textbar": "|", "textasciigrave": "`"}
+
+
+@given(st.one_of(st.sampled_from(NAMES), st.text(string.printable)))
+def test_latex_shows_a_name_as_it_is(name):
+    """Only known commands remain, every brace is balanced, and undoing them gives the name."""
+    tex = latex.escape(name)
+    read = re.sub(rf"\\({COMMANDS})\{{\}}|\\([&%$#_{{}}])|(?<=-)\{{\}}|\{{([\[*])\}}", unescape, tex)
+    assert read == latex.CONTROL.sub("?", " ".join(name.split()))
+    assert not re.search(r"(?<!\\)[&%$#_~^]", tex) and not tex.startswith(("[", "*"))
+    rows = latex.render([Table([Column(name), Column("n")], [[name, name]], name)])
+    assert len(re.findall(r"(?<!\\)&", rows)) == 2  # one separator in each row
+    assert latex.render([Code(f"{name}\\end{{verbatim}}")]).count(r"\end{verbatim}") == 1
+
+
+def unescape(match):
+    return UNESCAPED.get(match[1], "") or match[2] or match[3] or ""
+
+
+@given(st.one_of(st.sampled_from(NAMES), st.text(string.printable)))
+def test_a_name_in_code_stays_in_its_block(name):
+    tokens = MarkdownIt().parse(markdown.render([Code(f"x: {name}", "yaml"), Heading("end")]))
+    assert [token.type for token in tokens][:2] == ["fence", "heading_open"]

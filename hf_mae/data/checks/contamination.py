@@ -154,7 +154,7 @@ def write_image_list(folder: Path, images: Dataset, excluded: list[ImageMatch]) 
     (folder / EXCLUDED_IMAGES_FILE).unlink(missing_ok=True)
     if excluded:
         rows = [(match.file_name, match.reason, match.matched_file) for match in excluded]
-        write_csv(folder / EXCLUDED_IMAGES_FILE, ("file_name", "reason", "matched_file"), rows)
+        write_csv(folder / EXCLUDED_IMAGES_FILE, ("file_name", "reason", "matched_file"), rows, for_people=True)
 
 
 def record_hashes(folder: Path, images: Dataset, num_workers: int | None = None) -> None:
@@ -259,7 +259,7 @@ def warn_about_contamination(
             for split, matches in matches_by_split.items()
             for match in matches
         ]
-        write_csv(path, ("split", "file_name", "reason", "matched_file"), rows)
+        write_csv(path, ("split", "file_name", "reason", "matched_file"), rows, for_people=True)
         described = [f"{count} of the {len(eval_splits[split])} {split} images" for split, count in counts.items()]
         warn(logger, ImageMessage.SEEN_IN_PRETRAINING, base=base, counts=described, file=path)
     return counts

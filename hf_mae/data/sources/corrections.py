@@ -9,6 +9,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from ...errors import UsageError, did_you_mean, pluralize
+from ...files.atomic import restore_formula
 from ..exclusion_log import ExclusionReason, record_excluded, record_relabelled
 from ..messages import DataMessage
 
@@ -39,7 +40,7 @@ def read_corrections(path: Path, class_names: list[str]) -> dict[str, Correction
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            rows = [{name: restore_formula(cell or "") for name, cell in row.items() if name} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(DataMessage.CORRECTIONS_UNREADABLE, path=path, reason=reason) from None

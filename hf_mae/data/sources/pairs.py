@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from ...errors import UsageError
+from ...files.atomic import restore_formula
 from ..messages import DataMessage
 
 
@@ -13,7 +14,7 @@ def read_pair_rows(path: Path, require_labels: bool = False) -> list[dict[str, s
         raise UsageError(DataMessage.PAIRS_FILE_NOT_FOUND, path=path)
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        rows = list(reader)
+        rows = [{name: restore_formula(cell or "") for name, cell in row.items() if name} for row in reader]
     needed = ["filename1", "filename2", *(["label1", "label2"] if require_labels else [])]
     if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
         raise UsageError(DataMessage.PAIRS_COLUMNS_MISSING, path=path, columns=missing)

@@ -6,14 +6,19 @@ from ..document import Block, BulletList, Code, Document, Heading, Image, Paragr
 from ..table import Cell, Table, format_content
 
 ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+ESCAPES |= {"|": r"\textbar{}", "`": r"\textasciigrave{}", "-": "-{}", "[": "{[}", "*": "{*}"}
+# A hyphen before another one (a dash), and characters that a command before the text would read as its option.
+SPECIAL = re.compile(r"[\\~^±&%$#_{}|`]|-(?=-)|^[\[*]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 PACKAGES = "% \\usepackage{booktabs,longtable}\n"
 CITATION = re.compile(r"\[@([\w; @]+)\]")  # pandoc's syntax
 MAX_FLOAT_ROWS = 25  # longer tables may break across pages (longtable)
 
 
 def escape(text: str) -> str:
-    """Escapes the special characters of LaTeX."""
-    return re.sub(r"[\\~^±&%$#_{}]", lambda match: ESCAPES.get(match[0], "\\" + match[0]), text)
+    """Escapes the special characters of LaTeX, on one line."""
+    text = CONTROL.sub("?", " ".join(text.split()))
+    return SPECIAL.sub(lambda match: ESCAPES.get(match[0], "\\" + match[0]), text)
 
 
 def render(document: Document) -> str:
@@ -32,7 +37,8 @@ def _render_block(block: Block) -> str:
             items = [rf"\item {escape(item)}" for item in block.items]
             return "\n".join([r"\begin{itemize}", *items, r"\end{itemize}"])
         case Code():
-            return "\n".join([r"\begin{verbatim}", block.text.strip(), r"\end{verbatim}"])
+            text = CONTROL.sub("?", block.text.strip()).replace(r"\end{", r"\end {")
+            return "\n".join([r"\begin{verbatim}", text, r"\end{verbatim}"])
         case Image():
             return rf"\includegraphics[width=\linewidth]{{{block.link}}}"
         case Table():
