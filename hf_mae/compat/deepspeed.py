@@ -6,17 +6,19 @@ Verified with deepspeed 0.19 and transformers 5.17 to 5.24.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 
 def get_checkpoint_classes() -> list[Any]:
     """Returns the classes of DeepSpeed's own objects in its checkpoints. Call it if DeepSpeed is the engine."""
-    from deepspeed.runtime.fp16 import loss_scaler
-    from deepspeed.runtime.zero import config, offload_config
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    classes = [loss_scaler.LossScaler, loss_scaler.DynamicLossScaler, config.ZeroStageEnum]
-    return [*classes, offload_config.OffloadDeviceEnum, fragment_address]
+    names = {
+        "runtime.fp16.loss_scaler": ("LossScaler", "DynamicLossScaler"),
+        "runtime.zero.config": ("ZeroStageEnum",),
+        "runtime.zero.offload_config": ("OffloadDeviceEnum",),
+        "utils.tensor_fragment": ("fragment_address",),
+    }
+    return [getattr(import_module(f"deepspeed.{module}"), name) for module in names for name in names[module]]
 
 
 @contextmanager
