@@ -88,14 +88,26 @@ def test_private_names_of_other_libraries_are_used_in_compat_only():
     assert not found
 
 
-def test_custom_code_of_a_model_is_forbidden_in_every_call():
-    """`from_pretrained` of an Auto class runs code of the source if the user agrees, unless the call forbids it."""
+def test_calls_that_can_load_code_forbid_it():
+    """`from_pretrained` runs code of the source if the user agrees, pickles run code, and so do other loaders."""
+    guards = {
+        r"(.*\.)?from_pretrained": "trust_remote_code=False",
+        r"torch\.load": "weights_only=True",
+        r"(pickle|dill|joblib|torch\.hub|evaluate|runpy)\.\w*(load|run_path)\w*|pd\.read_pickle": None,
+        r"pipeline|exec|eval": None,
+        r"(importlib\.util\.)?(spec_from_file_location|exec_module)": None,
+    }
     found = []
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and re.match(r"Auto\w+\.from_pretrained$", ast.unparse(node.func)):
-                if "trust_remote_code=False" not in ast.unparse(node):
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+        for node in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            name, call = ast.unparse(node.func), ast.unparse(node)
+            own_class = re.match(r"type\(.*\)\.from_pretrained", name)  # of a model that is loaded
+            for pattern, guard in guards.items():
+                if re.fullmatch(pattern, name):
+                    if not own_class and (guard is None or guard not in call):
+                        found.append(f"{path.relative_to(ROOT)}:{node.lineno} {call}")
+            if re.search(r"trust_remote_code=(?!False)|allow_pickle=True|weights_only=False", call):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} {call}")
     assert not found
 
 
