@@ -39,7 +39,7 @@ class _MessageFormatter(string.Formatter):
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec == "list":
-            return ", ".join(map(str, value))
+            return ", ".join(_shorten(str(item)) for item in value)
         if format_spec.startswith("count "):
             noun, *forms = format_spec.removeprefix("count ").split("|")
             return pluralize(value, noun, *forms)

@@ -370,6 +370,75 @@ def make_record(folder: Path) -> Path:
     return next(run.glob("*results*.json"))
 
 
+def make_benchmark(folder: Path) -> Path:
+    """Copies a benchmark of the package."""
+    from hf_mae.settings.benchmarks import BENCHMARKS_DIR
+
+    return Path(shutil.copy(BENCHMARKS_DIR / "gastrohun-23.yaml", folder / "x.yaml"))
+
+
+def make_prediction_table(folder: Path) -> Path:
+    """Writes the predictions of another program."""
+    lines = ["file_name,label,prediction,group,score:a,score:b"]
+    for number in range(24):
+        label, score = "ab"[number % 2], round(0.2 + 0.6 * (number % 2) + 0.01 * (number % 5), 3)
+        lines.append(f"{number}.png,{label},{'ab'[score < 0.83]},{number // 3},{1 - score:.3f},{score}")
+    (folder / "run").mkdir()
+    (folder / "run" / "predictions_test.csv").write_text("\n".join(lines) + "\n")
+    return folder / "run" / "predictions_test.csv"
+
+
+def make_costs(folder: Path) -> Path:
+    """Writes the costs of mistakes."""
+    (folder / "costs.csv").write_text("label,a,b,c\na,0,1,2\nb,1,0,5\nc,3,1,0\n")
+    return folder / "costs.csv"
+
+
+def make_class_map(folder: Path) -> Path:
+    """Writes a class map."""
+    (folder / "map.csv").write_text("data,model\npolyp,a\nadenoma,a\nnormal,b\n")
+    return folder / "map.csv"
+
+
+def make_dicom(folder: Path) -> Path:
+    """Writes a DICOM file of 64 x 64 pixels."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    header = FileMetaDataset()
+    header.TransferSyntaxUID, header.MediaStorageSOPClassUID = ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+    header.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["x"])
+    image = Dataset()
+    image.file_meta = header
+    image.Rows = image.Columns = 64
+    image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
+    image.PixelData = bytes(range(256)) * 48
+    image.save_as(folder / "x.dcm", enforce_file_format=True)
+    return folder / "x.dcm"
+
+
+def read_by_benchmark(folder: Path, path: Path) -> None:
+    """Reads a benchmark."""
+    from hf_mae.settings.benchmarks import read_benchmark
+
+    read_benchmark(path)
+
+
+def read_by_costs(folder: Path, path: Path) -> None:
+    """Reads the costs of mistakes like `--costs`."""
+    from hf_mae.runs.cost_table import read_costs
+
+    read_costs(path)
+
+
+def read_by_class_map(folder: Path, path: Path) -> None:
+    """Reads a class map like `--class_map`."""
+    from hf_mae.data.class_map import read_class_map
+
+    read_class_map(path, ["a", "b"])
+
+
 def read_by_convert(folder: Path, path: Path) -> None:
     """Runs the conversion; it must write a complete folder or nothing."""
     from hf_mae.conversion import convert_checkpoint
@@ -488,6 +557,11 @@ FUZZ_TARGETS = {
     "index of shards": FuzzTarget(make_shards, damage_parquet, read_by_shards),
     "recipe": FuzzTarget(make_recipe, damage_yaml, read_by_recipe),
     "labels": FuzzTarget(make_labels, damage_json, read_by_labels),
+    "benchmark": FuzzTarget(make_benchmark, damage_yaml, read_by_benchmark),
+    "prediction table": FuzzTarget(make_prediction_table, damage_table, read_by_report),
+    "costs": FuzzTarget(make_costs, damage_table, read_by_costs),
+    "class map": FuzzTarget(make_class_map, damage_table, read_by_class_map),
+    "DICOM": FuzzTarget(make_dicom, damage_bytes, read_by_image_io),
     "record of a run": FuzzTarget(make_record, damage_json, read_by_report),
     **{
         f"image {suffix}": FuzzTarget(lambda f, suffix=suffix: make_image(f, suffix), damage_bytes, read_by_image_io)

@@ -91,7 +91,7 @@ def arguments_of(command, values, output):
     flags = [word for name in names for word in (f"--{name}", str(values[name]))]
     for name in ("output_dir", "output"):
         if name in words or (command.is_training and name in options):
-            flags += [f"--{name}", str(output)]
+            flags += [f"--{name}", f"{output}.pth" if name == "output" else str(output)]
     return [command.name, *flags, *(["--use_cpu", "true"] if command.is_training else [])]
 
 

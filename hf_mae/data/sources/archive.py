@@ -183,6 +183,8 @@ def _read_index_table(index: str, root: str, shards: set[str]) -> pa.Table:
         raise UsageError(DataMessage.INDEX_DAMAGED, index=index, reason=first_error_line(error)) from None
     if rows.schema.types != INDEX_SCHEMA.types or set(rows["shard"].unique().to_pylist()) - shards:
         raise UsageError(DataMessage.INDEX_UNKNOWN_SHARDS, index=index)
+    if empty := [name for name in ("shard", "offset", "size", "file_name", "split") if rows[name].null_count]:
+        raise UsageError(DataMessage.INDEX_DAMAGED, index=index, reason=f"empty cells in {', '.join(empty)}")
     names = rows["shard"].combine_chunks().cast(pa.string())
     offset_and_size = [rows[name].combine_chunks().cast(pa.string()) for name in ("offset", "size")]
     archives = pc.binary_join_element_wise(pa.scalar(root), names, "/")

@@ -237,6 +237,17 @@ def test_damaged_shards_are_reported(folder, tmp_path):
         verify_shards(out)
 
 
+@pytest.mark.parametrize("column", ["shard", "offset", "size", "file_name", "split"])
+def test_an_index_with_empty_cells_is_rejected(folder, tmp_path, column):
+    out = write_shards(load_image_folder(folder), tmp_path / "out", 10**6, 0, 1).folder
+    table = pq.read_table(out / "index.parquet")
+    number, field = table.column_names.index(column), table.schema.field(column)
+    values = pa.array([None, *table[column].to_pylist()[1:]], field.type)
+    pq.write_table(table.set_column(number, field, values), out / "index.parquet")
+    with raises(DataMessage.INDEX_DAMAGED if column != "shard" else DataMessage.INDEX_UNKNOWN_SHARDS):
+        load_image_folder(out)
+
+
 def test_an_index_may_not_refer_to_other_folders(folder, tmp_path):
     out = write_shards(load_image_folder(folder), tmp_path / "out", 10**6, 0, 1).folder
     table = pq.read_table(out / "index.parquet")
