@@ -81,7 +81,7 @@ def plant_data(folder, executed):
     return folder
 
 
-def arguments_of(command, values, output):
+def command_arguments(command, values, output):
     """Returns the arguments and flags of a command for paths by the name of its option; None if it takes none."""
     words = [word for word in command.arguments.replace("--", "").replace("[", "").replace("]", "").split()]
     names = [word for word in words if word in values]
@@ -123,14 +123,14 @@ def test_code_in_a_metric_folder(classifier, toy, executed, tmp_path, capfd):
     for command in COMMANDS.values():
         options = command_options(command.name)
         for name in {"metric_for_best_model", "score", "select_by"} & options.keys():
-            argv = arguments_of(command, values, tmp_path / "out") or [command.name]
+            argv = command_arguments(command, values, tmp_path / "out") or [command.name]
             check_refused([*argv, f"--{name}", str(metric)], executed, capfd)
 
 
 def check_each_command(values, planted, executed, output, capfd):
     checked = 0
     for command in COMMANDS.values():
-        argv = arguments_of(command, values, output)
+        argv = command_arguments(command, values, output)
         if argv and any(f"--{name}" in argv for name in planted):
             check_refused(argv, executed, capfd)
             checked += 1
