@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 from scipy.stats import rankdata
-from scipy.stats import t as student
 
 from ..errors import CommandLineError
 from ..settings.metrics import METRICS, Metric, MetricKind, metric_names
@@ -77,14 +77,14 @@ class ScoreDifference:
         """Computes the interval; None with a `reason`."""
         if self.reason is not None:
             return None
-        margin = float(student.ppf((1 + confidence) / 2, self.degrees_of_freedom)) * self.variance**0.5
+        margin = float(stdtrit(self.degrees_of_freedom, (1 + confidence) / 2)) * self.variance**0.5
         return max(self.value - margin, -self.width), min(self.value + margin, self.width)
 
     def p_value_above(self, limit: float) -> float | None:
         """Computes the one-sided p value of the hypothesis that the difference is at most `limit`."""
         if self.reason is not None:
             return None
-        return float(student.sf((self.value - limit) / self.variance**0.5, self.degrees_of_freedom))
+        return float(stdtr(self.degrees_of_freedom, (limit - self.value) / self.variance**0.5))
 
 
 @dataclass(frozen=True)

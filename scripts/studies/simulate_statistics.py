@@ -210,8 +210,8 @@ def population_scores(table: np.ndarray, sample: np.ndarray) -> dict[str, float]
 
     A mean over classes counts a class without a denominator in the sample as the estimate does: as 0, or not at all.
     """
-    scores = {name: float(metric_function(name)(table)) for name in SCORES}
     population, raw = ConfusionMatrices(table), ConfusionMatrices(sample)
+    scores = {name: float(METRICS[name].function(population)) for name in SCORES}
     for name in ("macro_precision", "macro_recall", "macro_f1", "balanced_accuracy"):
         numerator, denominator = PROPORTIONS[name].counts(population)
         values = safe_divide(numerator, denominator)
@@ -648,8 +648,8 @@ def simulate_pairs(
     for draw in range(draws):
         first, second, second_table = draw_pair(scenario, rng, advantage)
         models = ModelScores([first]), ModelScores([second])
-        tables = (table, second_table)
-        one, two = (population_scores(t, m.confusion_matrices()[0]) for t, m in zip(tables, (first, second)))
+        one = population_scores(table, first.confusion_matrices()[0])
+        two = population_scores(second_table, second.confusion_matrices()[0])
         truth = {name: two[name] - one[name] for name in SCORES}
         for name in SCORES:
             tally.add_difference(name, truth[name], estimate_difference(*models, name))
