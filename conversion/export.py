@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from hf_mae.files.atomic import atomic_write_dir, atomic_write_file
+from hf_mae.files.atomic import atomic_write_dir, atomic_write_file, write_text
 
 from .architecture import Architecture, read_architecture, without_decoder
 from .key_mapping import to_original_state_dict
 from .layouts.mae import TARGETS
 from .messages import ConversionError, ConversionMessage
+from .metadata import LICENCE_KEY
 from .reading import read_checkpoint
 from .timm_layout import write_timm_folder
 
@@ -18,7 +19,7 @@ EXPORT_FORMATS = ("mae", "timm")
 
 
 def export_checkpoint(
-    source: str | Path, destination: str | Path, *, to: str = "mae", overwrite: bool = False
+    source: str | Path, destination: str | Path, *, to: str = "mae", overwrite: bool = False, licence: str | None = None
 ) -> Architecture:
     """Writes weights under their original names, and returns their architecture.
 
@@ -32,6 +33,7 @@ def export_checkpoint(
             not define (heads, epsilon, activation, mask ratio, class names, image processor), so that the file can be
             converted back without flags, with the same scores. `timm` writes a folder without decoder for
             `timm.create_model("local-dir:FOLDER", pretrained=True)` (on the Hub: `hf-hub:USER/NAME`).
+        licence: of the weights, as an id of the Hub; it is written into `args`, or into the model card.
 
     Raises:
         ConversionError: If the export fails; nothing was written.
@@ -44,9 +46,12 @@ def export_checkpoint(
         state = checkpoint.state if to == "mae" else without_decoder(checkpoint.state)
         architecture = read_architecture(state, checkpoint.metadata, source=checkpoint.source)
         if to == "mae":
-            torch.save({"model": _clone_views(state), "args": checkpoint.metadata.to_args()}, path)
+            args = checkpoint.metadata.to_args() | ({LICENCE_KEY: licence} if licence else {})
+            torch.save({"model": _clone_views(state), "args": args}, path)
         else:
             write_timm_folder(path, checkpoint.metadata, architecture, state)
+            if licence:
+                write_text(path / "README.md", f"---\nlicense: {licence}\nlibrary_name: timm\n---\n")
     return architecture
 
 

@@ -38,6 +38,7 @@ COPIED_CONFIG_FIELDS = (
     "initializer_range",
 )
 IMAGE_SIZE_KEYS = ("input_size", "img_size", "image_size")
+LICENCE_KEY = "licence"  # in the args of an exported checkpoint
 # Keys under which checkpoints store the arguments of their run.
 ARGS_KEYS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")
 

@@ -15,7 +15,7 @@ from .key_mapping import to_original_state_dict
 from .layouts.mae import TARGETS
 from .layouts.stock import STOCK
 from .messages import ConversionError, ConversionMessage
-from .metadata import COPIED_CONFIG_FIELDS, CheckpointMetadata
+from .metadata import COPIED_CONFIG_FIELDS, LICENCE_KEY, CheckpointMetadata, find_args
 from .nesting import find_vit_state_dict
 from .report import REPORT_FILE
 from .stock_models import (
@@ -54,6 +54,18 @@ def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkp
     canonicalize(checkpoint)
     checkpoint.start_digest()
     return checkpoint
+
+
+def read_args_licence(path: Path) -> str | None:
+    """Returns the licence in the arguments of a `.pth` (`export_checkpoint`); None: it has none, or is unreadable."""
+    if path.suffix == ".safetensors":
+        return None
+    try:
+        content = read_weights_file(path)
+    except ConversionError:
+        return None
+    licence = find_args(content).get(LICENCE_KEY) if isinstance(content, dict) else None
+    return licence if isinstance(licence, str) else None
 
 
 def _read_stock_model(source: str) -> Checkpoint:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..conversion.convert import convert_checkpoint
 from ..conversion.messages import ConversionError
+from ..conversion.reading import read_args_licence
 from ..errors import UsageError, first_error_line
 from ..files.atomic import write_text
 from ..files.caches import cache_path, file_digest
@@ -14,10 +15,12 @@ from ..files.downloads import check_download_unchanged, download
 from ..files.locks import wait_for_lock
 from ..files.messages import FileMessage
 from ..settings.inputs import CATALOGUE_FILE
+from ..settings.licences import LicenceOrigin, find_licence_in_text, parse_licence
 from ..settings.models import RANDOM_WEIGHTS
 from .messages import ModelMessage
 
 logger = logging.getLogger(__name__)
+LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICENCE.md", "COPYING")
 
 
 @dataclass(frozen=True)
@@ -162,23 +165,36 @@ def _write_card(checkpoint: PublicCheckpoint, folder: Path) -> None:
     write_text(folder / "README.md", str(ModelCard(text)))
 
 
-def find_licence(model_name_or_path: str | Path) -> tuple[str | None, str]:
-    """Finds the licence of a base checkpoint: the Hub's identifier (None: unknown), and its origin as text."""
-    from huggingface_hub import ModelCard
-
+def find_licence(model_name_or_path: str | Path) -> tuple[str | None, LicenceOrigin]:
+    """Finds the licence of a model that is not a run: the id of the Hub (None: unknown or none), and its origin."""
     if model_name_or_path == RANDOM_WEIGHTS:
-        return None, "random weights have no licence"
+        return None, LicenceOrigin.RANDOM_WEIGHTS
     path = Path(model_name_or_path)
     entries = load_checkpoint_catalogue()
     if path.name in entries and (not path.exists() or path == entries[path.name].converted_path):
-        return entries[path.name].licence_id, "the catalogue"
+        return entries[path.name].licence_id, LicenceOrigin.CATALOGUE
     if path.is_file():
         matches = [entry for entry in entries.values() if entry.file == path.name]
         if len(matches) == 1:
-            return matches[0].licence_id, f"the catalogue entry {matches[0].name}, by file name"
-        return None, "the file does not state it"
+            return matches[0].licence_id, LicenceOrigin.FILE_NAME
+        return _with_origin(parse_licence(read_args_licence(path)), LicenceOrigin.CHECKPOINT)
+    licence = read_card_licence(path / "README.md" if path.is_dir() else str(model_name_or_path))
+    if licence is None and (files := [file for name in LICENCE_FILES if (file := path / name).is_file()]):
+        text = files[0].read_text(encoding="utf-8", errors="replace")
+        return _with_origin(find_licence_in_text(text), LicenceOrigin.LICENCE_FILE)
+    return _with_origin(licence, LicenceOrigin.MODEL_CARD)
+
+
+def _with_origin(licence: str | None, origin: LicenceOrigin) -> tuple[str | None, LicenceOrigin]:
+    return licence, origin if licence else LicenceOrigin.UNKNOWN
+
+
+def read_card_licence(card: str | Path) -> str | None:
+    """Reads the licence in a model card (a file, or a Hub id); None: the card is missing or names no known licence."""
+    from huggingface_hub import ModelCard
+
     try:
-        card = ModelCard.load(path / "README.md" if path.is_dir() else str(model_name_or_path))
-    except Exception:  # no card, or no network
-        return None, "its model card cannot be read"
-    return card.data.get("license"), "its model card"
+        licence = ModelCard.load(card).data.get("license")
+    except Exception:  # no card, a damaged one, or no network
+        return None
+    return parse_licence(licence if isinstance(licence, str) else None)

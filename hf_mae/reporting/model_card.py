@@ -1,17 +1,24 @@
 """Model cards of runs, pre-trained models and ensembles; their texts are in `templates/cards.yaml`."""
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
 from ..evaluation.metrics import available_metric_names
 from ..files.atomic import write_text
 from ..models.ensemble import MemberInfo
-from ..models.model_zoo import find_licence
+from ..runs.identifiers import NameRules
+from ..runs.public_record import (
+    LOCAL_MODEL,
+    make_portable_recipe,
+    make_public_record,
+    parse_hub_id,
+    public_source,
+)
 from ..runs.record import FIGURES_DIR, RunRecord, Scores, run_name
+from ..runs.run_licences import inherited_licence
 from ..settings.benchmarks import find_benchmark_or_none
-from ..settings.inputs import looks_like_path
 from ..settings.metrics import METRICS
 from ..settings.models import RANDOM_WEIGHTS
 from .document import Block, BulletList, Code, Document, Heading, Image, Paragraph
@@ -49,7 +56,12 @@ CARD_FIGURES = {
 
 
 def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe: str) -> None:
-    """Writes the model card `README.md`, with a `model-index` for the Hub; `recipe` is YAML."""
+    """Writes the model card `README.md`, with a `model-index` for the Hub; `recipe` is YAML.
+
+    The card contains no path: it is published as it is.
+    """
+    rules = NameRules.from_data(record.classes)
+    record, recipe = make_public_record(record, rules), make_portable_recipe(recipe, record.kind, rules)
     document = build_model_card(folder, record, architecture, recipe)
     _write_card(folder, document, _metadata(run_name(folder), record, architecture))
 
@@ -86,15 +98,21 @@ def build_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
 
 def _renderer(record: RunRecord, **facts: Any) -> Callable[[str], str]:
     """Returns the function that renders a text of `templates/cards.yaml` with the facts of a record."""
-    licence, licence_source = find_licence(record.base)
     facts |= {
         "record": record,
         "benchmark": find_benchmark_or_none(record.data.benchmark),
         "is_random": record.base == RANDOM_WEIGHTS,
-        "licence": licence,
-        "licence_source": licence_source,
+        "licence": _licence(record),
     }
     return lambda name: render_text(load_templates("cards")[name], facts)
+
+
+def _licence(record: RunRecord) -> str | None:
+    """Returns the licence that a run inherits; None: unknown, or the licences contradict each other."""
+    try:
+        return inherited_licence(record.licences)
+    except UsageError:
+        return None
 
 
 def _results_blocks(folder: Path, record: RunRecord, render: Callable[[str], str]) -> list[Block]:
@@ -131,7 +149,7 @@ def _metadata(name: str, record: RunRecord, architecture: str) -> Any:
         for metric in available_metric_names(values)
     ]
     return ModelCardData(
-        license=find_licence(record.base)[0],
+        license=_licence(record),
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=[tag for tag in TAGS if tag != MAE_TAG or architecture in MAE_CLASSIFIER_CLASSES],
@@ -140,12 +158,6 @@ def _metadata(name: str, record: RunRecord, architecture: str) -> Any:
         model_name=name if evaluations else None,
         eval_results=evaluations or None,
     )
-
-
-def parse_hub_id(name: str) -> str | None:
-    """Returns `name` if it is a Hub id (OWNER/NAME) and not a path; otherwise None."""
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not looks_like_path(name) and not Path(name).exists()
-    return name if is_id else None
 
 
 def _class_table(scores: Scores) -> Table:
@@ -162,27 +174,37 @@ def _list_figures(folder: Path, split: str) -> list[Image]:
     return [Image(path, title, folder) for title, path in files.items() if path.is_file()]
 
 
-def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: list[str]) -> str:
+def build_ensemble_card(
+    folder: Path, members: Sequence[MemberInfo], classes: list[str], licence: str | None = None
+) -> str:
     """Builds the model card of an ensemble, whose folder need not exist yet."""
-    templates, facts = load_templates("cards"), {"members": members}
+    templates, facts, rules = load_templates("cards"), {"members": members}, NameRules.from_data(classes)
+    sources = [public_source(member.source, rules, LOCAL_MODEL) for member in members]
     document: list[Block] = [
         Heading(folder.resolve().name, 1),
         Paragraph(render_text(templates["ensemble"], facts)),
-        Code(ENSEMBLE_CODE.format(path=folder, folders=tuple(member.folder for member in members)), "python"),
+        Code(ENSEMBLE_CODE.format(path=folder.name, folders=tuple(member.folder for member in members)), "python"),
         Paragraph(f"Classes: {', '.join(classes)}."),
         Table(
-            [Column("member"), Column("source")], [[f"`{member.folder}`", f"`{member.source}`"] for member in members]
+            [Column("member"), Column("source")],
+            [[f"`{member.folder}`", f"`{source}`"] for member, source in zip(members, sources, strict=True)],
         ),
         Paragraph(render_text(templates["intended_use"], {}), LIMITS_TITLE),
     ]
-    return markdown.render(document)
+    return licence_head(licence) + markdown.render(document)
+
+
+def licence_head(licence: str | None) -> str:
+    """Returns the front matter of a card that states a licence; empty if it is unknown."""
+    return f"---\nlicense: {licence}\n---\n\n" if licence else ""
 
 
 def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: str) -> None:
     """Writes the model card `README.md` of a pre-trained model; `recipe` is YAML."""
     from huggingface_hub import ModelCardData
 
-    name = run_name(folder)
+    name, rules = run_name(folder), NameRules()
+    record, recipe = make_public_record(record, rules), make_portable_recipe(recipe, record.kind, rules)
     render = _renderer(record, name=name, architecture=type(model).__name__, config=model.config)
     document: list[Block] = [
         Heading(name, 1),
@@ -192,5 +214,5 @@ def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: 
         Paragraph(render("training")),
         Code(recipe, "yaml"),
     ]
-    metadata = ModelCardData(license=find_licence(record.base)[0], library_name="transformers", tags=TAGS)
+    metadata = ModelCardData(license=_licence(record), library_name="transformers", tags=TAGS)
     _write_card(folder, document, metadata)

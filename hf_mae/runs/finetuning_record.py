@@ -22,6 +22,7 @@ from ..training.trainer import MaeTrainerBase
 from .environment import get_environment
 from .record import DataSource, RunRecord, Selection, SelectionRule
 from .record_io import find_run_record, write_started_record
+from .run_licences import find_licences
 from .split_consistency import warn_if_teacher_saw_eval_data
 from .training_record import describe_finetuning
 
@@ -52,6 +53,7 @@ def start_record(data: LabelledData, settings: Settings, model: Any) -> RunRecor
         seen_in_pretraining=seen,
         network=get_non_mae_network(model),
         model=get_model_facts(model),
+        licences=find_licences(settings.model.base, args.teacher) if is_main else [],
     )
     if args.teacher:
         warn_if_teacher_saw_eval_data(args.teacher, record)

@@ -181,3 +181,12 @@ class RunMessage(Message):
         "{teacher} was trained on images that evaluate this model, so the scores of this model are optimistically "
         "biased. Hold out the same images for both, or evaluate on other data."
     )
+
+    # Publishing
+    PSEUDONYMS_DAMAGED = "{path} is not a key file of random codes. Restore it, or pass another --pseudonym_key."
+    LICENCE_NOT_WRITTEN = "No licence is written: {reason}"
+    LICENCE = "Licence: {licence}"
+    LICENCE_UNKNOWN = (
+        "The licence of {names:list} is not known, so the model card names none. State it with --license, e.g. "
+        "--license cc-by-nc-4.0 for models derived from the ImageNet MAE weights."
+    )

@@ -98,7 +98,7 @@ def write_predictions(
         columns[column] = pa.DictionaryArray.from_arrays(pa.array(ids, pa.int32()), pa.array(names))
     columns |= {f"{LOGIT_PREFIX}{name}": pa.array(logits[:, index]) for index, name in enumerate(names)}
     facts = {"schema_version": SCHEMA_VERSION, "classes": names, "temperature": temperature.to_dict(names)}
-    facts |= {"csv_sha256": _sha256(csv_path)}
+    facts |= {"csv_sha256": hash_bytes(csv_path.read_bytes())}
     table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
     with atomic_write_file(parquet_path) as temporary:
         pq.write_table(table, temporary)
@@ -200,7 +200,7 @@ def _read_parquet(path: Path) -> PredictionTable:
     except Exception as error:  # a truncated or edited file raises many types
         raise UsageError(RunMessage.PREDICTIONS_DAMAGED, path=path, error=first_error_line(error)) from None
     csv_path = path.with_suffix(".csv")
-    if csv_path.is_file() and _sha256(csv_path) != csv_hash:
+    if csv_path.is_file() and hash_bytes(csv_path.read_bytes()) != csv_hash:
         warn(logger, RunMessage.PREDICTIONS_CSV_CHANGED, path=csv_path, used=path.name)
     return PredictionTable(file_names, names, labels, predicted, groups, scores, logits)
 
@@ -228,8 +228,9 @@ def _find_class_ids(column: Any, names: list[str]) -> NDArray[np.int64]:
     return ids
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def hash_bytes(content: bytes) -> str:
+    """Returns the SHA-256 of the CSV file, which the parquet file contains."""
+    return hashlib.sha256(content).hexdigest()
 
 
 # Tables of any program

@@ -20,6 +20,7 @@ from ..evaluation.intervals import Estimate
 from ..evaluation.metrics import scalar_scores
 from ..models.network import ModelFacts, Network
 from ..settings.data import DataSourceArguments
+from ..settings.licences import LicenceFact
 from ..settings.metrics import METRICS
 from .training_facts import Training
 
@@ -253,6 +254,7 @@ class RunRecord:
         network: a network that is not an MAE vision transformer; None: it is one.
         model: the classifier (the first one of an ensemble); None: unknown.
         members: the models that an evaluated ensemble averages.
+        licences: of the models that the run is derived from.
         precision: precision of the predictions of an evaluation, as in `Training.precision`; None: unknown.
         probe: metrics and settings of a probe, by pooling and kind (`linear`, `knn`, `attentive`).
         probe_splits: splits of a probe by role: `train`, `val`, `test`.
@@ -282,6 +284,7 @@ class RunRecord:
     network: Network | None = None
     model: ModelFacts | None = None
     members: list[str] = field(default_factory=list)
+    licences: list[LicenceFact] = field(default_factory=list)
     precision: str | None = None
 
     @property

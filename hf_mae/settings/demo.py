@@ -30,3 +30,4 @@ class DemoArguments(ImageLimitsArguments):
     host: str = option("127.0.0.1", "Address to listen on. The default accepts connections from this machine only.")
     port: int = option(7860, "Port to listen on.", ge=0, le=65535)
     share: bool = option(False, "Create a public URL through gradio's servers (72 hours).")
+    publish_images: bool = option(False, "Show the training images (--data_dir) also with --share and --host.")

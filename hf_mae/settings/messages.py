@@ -237,3 +237,17 @@ class SettingsMessage(Message):
         "--greater_is_better false contradicts --metric_for_best_model {metric}: its greatest value is the best. "
         "Remove --greater_is_better."
     )
+
+    # Licences
+    UNKNOWN_LICENCE = "--license {value!r} is not a licence id of the Hub{suggestion}, e.g. cc-by-4.0 or other."
+    LICENCE_TOO_PERMISSIVE = (
+        "The model inherits the licence {inherited}, so it cannot be published under {stated}. Pass --license "
+        "{inherited}, or omit it."
+    )
+    LICENCE_WITHOUT_DERIVATIVES = (
+        "The licence of {name} ({licence}) does not allow derived models, so this model cannot be published."
+    )
+    LICENCES_CONTRADICT = (
+        "The licences of {first} and {second} contradict each other, so a model that is derived from both cannot be "
+        "published."
+    )

@@ -1,17 +1,20 @@
 """Facts of the demo page, from the record and the predictions of a run; `reporting.demo_texts` has its sentences."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UsageError, did_you_mean
 from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates, find_positive_ids
-from ..models.model_zoo import find_licence
 from ..reporting.demo_texts import describe_classes, describe_model, describe_operating_point
 from ..reporting.run_sentences import describe_note
 from ..runs.completed_run import CompletedRun
+from ..runs.identifiers import NameRules
 from ..runs.load_run import load_run
 from ..runs.predictions import list_predicted_splits
+from ..runs.public_record import LOCAL_DATA, LOCAL_MODEL, make_public_record, public_source
 from ..runs.record import ALL_RESULTS, run_name
+from ..runs.run_licences import licence_of_exported
 from ..runs.temperature import TEMPERATURE_FILE, read_temperature
 from .messages import SharingMessage
 from .space.app import DemoMetadata, escape_markdown
@@ -45,7 +48,8 @@ def build_demo_metadata(
             pass  # it was fitted with test-time augmentation, which the page does not use
     run = load_run(folder) if (folder / ALL_RESULTS).is_file() and list_predicted_splits(folder) else None
     if run is not None:
-        licence = find_licence(run.trained[0].base)[0] if run.trained else None
+        run = _make_public(run, NameRules.from_data(names))
+        licence = licence_of_exported([str(folder)])
         metadata.description = describe_model(run, licence, metadata, escape_markdown)
         for name, description in describe_classes(run, escape_markdown).items():
             metadata.classes[name] = " ".join([*([notes[name]] if name in notes else []), description])
@@ -54,6 +58,16 @@ def build_demo_metadata(
     elif operating_point:
         raise UsageError(SharingMessage.OPERATING_POINT_WITHOUT_CLASSES)
     return metadata
+
+
+def _make_public(run: CompletedRun, rules: NameRules) -> CompletedRun:
+    """Returns a run whose texts contain no path and no name of a local file."""
+    return replace(
+        run,
+        data=public_source(run.data, rules, LOCAL_DATA),
+        initialisation=public_source(run.initialisation, rules, LOCAL_MODEL),
+        trained=[make_public_record(record, rules) for record in run.trained],
+    )
 
 
 def _read_notes(path: str, names: list[str]) -> dict[str, str]:

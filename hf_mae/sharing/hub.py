@@ -1,6 +1,5 @@
 """Publishes runs and other files on the Hugging Face Hub, in one commit."""
 
-import fnmatch
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from huggingface_hub import (
     CommitOperationAdd,
     EvalResultEntry,
     HfApi,
-    ModelCard,
     constants,
     eval_result_entries_to_yaml,
 )
@@ -27,44 +25,16 @@ from huggingface_hub.errors import (
 
 from ..errors import UsageError, pluralize, summarize_exception
 from ..evaluation.metrics import available_metric_names
-from ..reporting.model_card import parse_hub_id
-from ..runs.record import ALL_RESULTS, RUN_STARTED, RunRecord, run_name
+from ..runs.public_record import parse_hub_id
+from ..runs.record import RunRecord, run_name
 from ..runs.record_io import read_record
-from ..settings.commands import command_options
-from ..settings.inputs import looks_like_path
+from ..runs.run_licences import choose_licence
 from ..settings.metrics import METRICS
-from ..settings.yaml_files import parse_yaml
+from ..settings.push import PublishingArguments
 from .messages import SharingMessage
+from .published_files import Publication, build_published_files, check_completed, open_pseudonyms
 
 logger = logging.getLogger(__name__)
-# Settings that are paths, in addition to those whose value is a FILE or PATH in the help.
-PATH_SETTINGS = ("model_name_or_path", "data_dir", "output_dir", "teacher", "class_map")
-# Files for resuming a run, and files of trackers.
-UNPUBLISHED_PATTERNS = (
-    *("checkpoint-*", "runs", "*.bin", "*.pt", "*.pth", "trainer_state.json", ".*", "seed-*", "fold-*"),
-    RUN_STARTED,
-)
-
-
-def list_published_files(run: Path, ignore_patterns: list[str] | None = None) -> list[Path]:
-    """Lists the files of a run that are published, relative to its folder.
-
-    Args:
-        ignore_patterns: patterns of other files to exclude, such as `predictions_*.csv`.
-
-    Raises:
-        UsageError: If the folder is not a completed run.
-    """
-    for name in ("config.json", "model.safetensors", "README.md", ALL_RESULTS):
-        if not (run / name).is_file():
-            raise UsageError(SharingMessage.RUN_NOT_COMPLETED, run=run, file=name)
-    read_record(run)  # raises UsageError if it is invalid
-    patterns = [*UNPUBLISHED_PATTERNS, *(ignore_patterns or [])]
-
-    def is_published(path: Path) -> bool:
-        return not any(fnmatch.fnmatch(part, pattern) for part in path.parts for pattern in patterns)
-
-    return sorted(path for file in run.rglob("*") if file.is_file() and is_published(path := file.relative_to(run)))
 
 
 @contextmanager
@@ -128,37 +98,41 @@ def push_run(
     run: str | Path,
     repo_id: str | None = None,
     *,
+    options: PublishingArguments | None = None,
     private: bool = False,
     update: bool = False,
     ignore_patterns: list[str] | None = None,
+    publish_images: bool = False,
 ) -> str:
-    """Uploads a completed run in one commit. Files that an interrupted push has uploaded are not sent again.
+    """Uploads the published copy of a run in one commit (`published_files`). Files that an interrupted push has
+    uploaded are not sent again.
 
     Args:
         run: an output folder of finetune or pretrain.
         repo_id: `USER/NAME`; default: the name of the folder, for the owner of the token.
+        options: licence, and identifiers of patients.
         update: add a commit to a repository that contains files.
         ignore_patterns: patterns of files that are not uploaded.
+        publish_images: upload reconstructions of training images.
 
     Returns:
         The URL of the repository.
 
     Raises:
-        UsageError: If the run is not complete, or the upload fails.
+        UsageError: If the run is not complete, may not be published, or the upload fails.
     """
-    folder = Path(run)
-    files = list_published_files(folder, ignore_patterns)
+    folder, options = Path(run), options or PublishingArguments()
+    check_completed(folder)
+    record = read_record(folder)
     name, exists = check_target(repo_id, update, run_name(folder))
-    record, recipe_path = read_record(folder), folder / "recipe.yaml"
-    recipe = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else ""
-    portable = _make_portable(recipe, record.kind)
-    changed = {"README.md": _make_hub_card(folder, name, recipe, portable), "recipe.yaml": portable.encode()}
-    contents = {path.as_posix(): changed.get(path.as_posix(), folder / path) for path in files}
+    licence = choose_licence(record, folder / "README.md", options.license)
+    pseudonyms = open_pseudonyms(folder, options.pseudonym_key, record.classes)
+    publication = Publication(folder, name, licence, options.allow_identifiers, publish_images, pseudonyms)
+    build_published_files(publication, ignore_patterns)
+    contents = publication.files
     if (results := _eval_results(record)) is not None:
         contents[f"{constants.EVAL_RESULTS_FOLDER}/hf_mae.yaml"] = results
-    message = f"Model, card, figures and results of {folder.name}"
-    if tables := [str(path) for path in files if path.suffix == ".csv"]:
-        logger.info("Files that contain image names: %s (exclude: --ignore_patterns '*.csv').", ", ".join(tables))
+    message = f"Model, card, figures and results of {name.rpartition('/')[2]}"
     return push_files(contents, name, exists=exists, private=private, message=message)
 
 
@@ -197,22 +171,6 @@ def push_files(
     return f"{constants.ENDPOINT}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
 
 
-def _make_portable(recipe: str, kind: str) -> str:
-    """Turns the local paths of a recipe of a command into comments, so that it can be used on another machine."""
-    options = command_options(kind)
-    lines = [line for line in recipe.splitlines() if line.startswith("#")]
-    for name, value in parse_yaml(recipe.encode(), Path("recipe.yaml")).items():
-        texts = [str(text) for text in (value if isinstance(value, list) else [value])]
-        is_path = name in PATH_SETTINGS or (name in options and options[name].metavar in ("FILE", "PATH"))
-        if name in ("model_name_or_path", "data_dir", "benchmark"):
-            is_path = any(looks_like_path(text) or Path(text).exists() for text in texts)
-        names = " ".join(Path(text).name for text in texts)
-        entry = yaml.safe_dump({name: value}, allow_unicode=True).rstrip()
-        entry = f"# {entry}" if name == "data_fingerprint" else entry
-        lines.append(f"# {name}: your path (in the original run: {names})" if is_path else entry)
-    return "\n".join(lines) + "\n"
-
-
 def _eval_results(record: RunRecord) -> bytes | None:
     """Formats the scores on a Hub dataset in the format of the Hub; None for other data."""
     data = parse_hub_id(record.data.data_dir)
@@ -226,16 +184,6 @@ def _eval_results(record: RunRecord) -> bytes | None:
         for name in available_metric_names(scores)
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode() if entries else None
-
-
-def _make_hub_card(folder: Path, repo_id: str, recipe: str, portable: str) -> bytes:
-    """Builds the model card with the repository name in its code snippets, and with the portable recipe."""
-    card = ModelCard.load(folder / "README.md")
-    text = card.text.replace(recipe.strip(), portable.strip()) if recipe else card.text
-    for snippet in ('model="{}"', "--model_name_or_path {} "):
-        text = text.replace(snippet.format(run_name(folder)), snippet.format(repo_id))
-    card.text = text
-    return str(card).encode()
 
 
 def schedule_push(args) -> Callable[[], None]:

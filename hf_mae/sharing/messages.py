@@ -15,6 +15,18 @@ class SharingMessage(Message):
         "The run is finished, but it was not pushed. {reason} Then run: hf-mae push {run} --repo_id {repo_id}"
     )
 
+    # Hub: identifiers of patients
+    IDENTIFIERS_REPLACED = (
+        "Replaced by random codes: {found:list}. The key is in {key}; keep it private. To publish the names, pass "
+        "--allow_identifiers."
+    )
+    IDENTIFIERS_PUBLISHED = "Published as they are (--allow_identifiers): {found:list}."
+    PRIVATE_TEXT = (
+        "{file} would publish {text!r}, which is an absolute path, or the name of a user, a machine or a patient. "
+        "Remove it, or pass --allow_identifiers."
+    )
+    FILE_DAMAGED = "{path} cannot be published: it is damaged ({reason})."
+
     # Hub: errors of the server and the network
     TOKEN_MISSING = "No Hugging Face token was found. Run `hf auth login`, or set HF_TOKEN."
     TOKEN_REJECTED = "The Hub rejected the token ({reason}). Run `hf auth login` again."
@@ -29,10 +41,7 @@ class SharingMessage(Message):
     )
 
     # Datasets
-    IMAGES_NOT_DECODABLE = (
-        "`datasets` cannot decode {names}. Convert {count:count file} to PNG, without names of patients in the "
-        "metadata, and push those."
-    )
+    METADATA_REMOVED = "Metadata is not published: {found:list}."
 
     # Demo
     OPERATING_POINT_WITHOUT_CLASSES = "--operating_point requires the positive classes. Pass --positive CLASS ..."

@@ -47,6 +47,22 @@ def export_to_onnx(model: StockModel, path: Path) -> None:
         verbose=False,
         dynamo=True,
     )
+    _remove_metadata(path)
+
+
+def _remove_metadata(path: Path) -> None:
+    """Removes the stack traces of the export, which contain paths of this machine."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    graphs = [model.graph, *model.functions]
+    for part in [model, *graphs, *(node for graph in graphs for node in graph.node)]:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    path.write_bytes(model.SerializeToString())
 
 
 def quantize_to_int8(source: Path, destination: Path) -> None:

@@ -1,8 +1,13 @@
 """`convert`: MAE checkpoint -> transformers weights."""
 
+from pathlib import Path
+
 from ..compat.accelerate import skip_deepspeed_import
 from ..conversion import ConversionReport, convert_checkpoint
+from ..files.atomic import write_text
 from ..models.model_zoo import resolve_checkpoint
+from ..reporting.model_card import licence_head
+from ..runs.run_licences import licence_of_exported
 from ..settings.parse import Settings
 from .command import command
 
@@ -15,6 +20,10 @@ def convert(settings: Settings) -> ConversionReport:
         The report of the conversion.
     """
     options = vars(settings.options).copy()
-    source = resolve_checkpoint(options.pop("model_name_or_path"))
+    name, folder = str(options.pop("model_name_or_path")), options.pop("output_dir")
+    licence = licence_of_exported([name])
     with skip_deepspeed_import():
-        return convert_checkpoint(source, options.pop("output_dir"), **options)
+        report = convert_checkpoint(resolve_checkpoint(name), folder, **options)
+    if licence:
+        write_text(Path(folder) / "README.md", licence_head(licence))
+    return report

@@ -8,7 +8,7 @@ import torch
 
 from ..data.images.torch_datasets import EvalDataset
 from ..data.sources.split_loading import load_image_folder
-from ..errors import UsageError, warn
+from ..errors import CommandLineError, UsageError, warn
 from ..models.loading import class_names, load_classifier
 from ..runs.uncertainty_io import UNCERTAINTY_FILE, read_uncertainty
 from ..settings.parse import Settings
@@ -34,6 +34,9 @@ def demo(settings: Settings) -> Any:
     from ..sharing.demo_metadata import build_demo_metadata
     from ..sharing.space.app import launch_demo
 
+    is_public = options.host != LOOPBACK or options.share
+    if is_public and options.data_dir and not options.publish_images:
+        raise CommandLineError(WorkflowMessage.DEMO_SHOWS_IMAGES)
     model, processor = load_classifier(options.model_name_or_path)
     metadata = build_demo_metadata(
         Path(options.model_name_or_path),
@@ -47,7 +50,7 @@ def demo(settings: Settings) -> Any:
     has_uncertainty = (Path(options.model_name_or_path) / UNCERTAINTY_FILE).is_file()
     uncertainty = read_uncertainty(options.model_name_or_path, class_names(model)) if has_uncertainty else None
     classifier = Classifier(model, processor, metadata, training, uncertainty=uncertainty)
-    if options.host != LOOPBACK or options.share:
+    if is_public:
         warn(logger, WorkflowMessage.DEMO_REACHABLE)
     bypass_proxy_for_localhost(options.host)
     try:

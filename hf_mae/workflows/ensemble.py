@@ -14,6 +14,7 @@ from ..models.model_zoo import resolve_checkpoint
 from ..reporting.model_card import build_ensemble_card
 from ..runs.out_of_fold import list_crossval_runs
 from ..runs.record import ALL_RESULTS
+from ..runs.run_licences import licence_of_exported
 from ..runs.split_consistency import read_random_fold_count
 from ..settings.parse import Settings
 from .command import command
@@ -58,7 +59,8 @@ def ensemble(settings: Settings) -> EnsembleResult:
             if (record := Path(member.source) / ALL_RESULTS).is_file():
                 shutil.copy(record, folder / member.folder / ALL_RESULTS)
         write_ensemble_members(folder, members)
-        write_text(folder / "README.md", build_ensemble_card(Path(options.output_dir), members, classes))
+        card = build_ensemble_card(Path(options.output_dir), members, classes, licence_of_exported(sources))
+        write_text(folder / "README.md", card)
     return EnsembleResult(str(options.output_dir), sources, classes)
 
 

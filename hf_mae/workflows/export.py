@@ -2,6 +2,7 @@
 
 from ..conversion import export_checkpoint
 from ..conversion.architecture import Architecture
+from ..runs.run_licences import licence_of_exported
 from ..settings.parse import Settings
 from .command import command
 
@@ -14,4 +15,10 @@ def export(settings: Settings) -> Architecture:
         The sizes of the model.
     """
     options = settings.options
-    return export_checkpoint(options.model_name_or_path, options.output, to=options.to, overwrite=options.overwrite)
+    return export_checkpoint(
+        options.model_name_or_path,
+        options.output,
+        to=options.to,
+        overwrite=options.overwrite,
+        licence=licence_of_exported([str(options.model_name_or_path)]),
+    )

@@ -15,9 +15,11 @@ from ..data.sources.split_loading import load_splits
 from ..data.splits import get_split
 from ..errors import CommandLineError, UsageError
 from ..evaluation.metrics import classification_scores
-from ..files.atomic import atomic_write_dir, write_json
+from ..files.atomic import atomic_write_dir, write_json, write_text
 from ..models.introspection import input_size
 from ..models.loading import class_names, load_classifier
+from ..reporting.model_card import licence_head
+from ..runs.run_licences import licence_of_exported
 from ..settings.export_onnx import OnnxArguments
 from ..settings.parse import Settings
 from ..sharing import onnx
@@ -66,7 +68,9 @@ def export_onnx(settings: Settings) -> OnnxExport:
         to_transformers_processor(processor).save_pretrained(folder)
         shutil.copy(onnx.EXAMPLE_SCRIPT, folder / "example.py")
         write_image_reader(folder)
-        write_json(folder / "check.json", check_results)
+        _write_check(check_results, folder)
+        if licence := licence_of_exported([str(options.model_name_or_path)]):
+            write_text(folder / "README.md", licence_head(licence))
         return OnnxExport(check_results, _get_file_sizes_mb(folder), str(options.output_dir))
 
 
@@ -82,8 +86,13 @@ def _export_into_run(options: OnnxArguments, model: Any, images: _CheckImages) -
         for path in list((folder / onnx.ONNX_DIR).iterdir()):
             path.rename(folder / path.name)
         (folder / onnx.ONNX_DIR).rmdir()
-        write_json(folder / "check.json", check_results)
+        _write_check(check_results, folder)
     return OnnxExport(check_results, _get_file_sizes_mb(run), str(run))
+
+
+def _write_check(check_results: dict[str, Any], folder: Path) -> None:
+    """Writes the comparison with PyTorch, which is published with the model, without the path of the images."""
+    write_json(folder / "check.json", {name: value for name, value in check_results.items() if name != "data_dir"})
 
 
 def _get_file_sizes_mb(folder: Path) -> dict[str, float]:

@@ -103,6 +103,9 @@ class WorkflowMessage(Message):
     PRIVATE_SPACE_NEEDS_TOKEN = (
         "The model is private. Add a secret HF_TOKEN in the settings of the Space, so that it can read the model."
     )
+    DEMO_SHOWS_IMAGES = (
+        "The page would show training images (--data_dir) to others. Pass --publish_images, or omit --data_dir."
+    )
     DEMO_REACHABLE = (
         "Other machines can access the demo and upload files to this machine. Omit --host and --share to prevent this."
     )

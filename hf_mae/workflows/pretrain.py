@@ -18,6 +18,7 @@ from ..runs.output_dir import (
 )
 from ..runs.record import DataSource, RunRecord
 from ..runs.record_io import write_started_record
+from ..runs.run_licences import find_licences
 from ..runs.training_record import describe_training
 from ..settings.parse import Settings
 from ..sharing.hub import schedule_push
@@ -73,6 +74,7 @@ def _pretrain(settings: Settings) -> RunRecord | None:
         environment=get_environment(),
         settings=settings.overrides,
         excluded=len(data.excluded),
+        licences=find_licences(settings.model.base),
     )
     if trainer.is_world_process_zero():
         if not checkpoint:

@@ -9,10 +9,12 @@ from ..errors import UsageError, warn
 from ..models.loading import read_class_names
 from ..runs.record import run_name
 from ..settings.parse import Settings
+from ..settings.push import PushArguments
 from ..sharing import hub
 from ..sharing.demo_metadata import build_demo_metadata
+from ..sharing.published_files import check_completed, check_texts, open_pseudonyms
 from ..sharing.space.app import DemoMetadata
-from ..sharing.space.build import push_space
+from ..sharing.space.build import build_space_files, push_space
 from .command import command
 from .messages import WorkflowMessage
 
@@ -24,9 +26,15 @@ def push(settings: Settings) -> str:
     """Pushes a completed run in one commit. Returns the URL of the repository."""
     options = settings.options
     folder = Path(options.model_name_or_path)
-    space = _prepare_space(folder, options.repo_id, options.update) if options.demo else None
+    space = _prepare_space(folder, options) if options.demo else None
     url = hub.push_run(
-        folder, options.repo_id, private=options.private, update=options.update, ignore_patterns=options.ignore_patterns
+        folder,
+        options.repo_id,
+        options=options,
+        private=options.private,
+        update=options.update,
+        ignore_patterns=options.ignore_patterns,
+        publish_images=options.publish_images,
     )
     if space is not None:
         metadata, repo_id, exists = space
@@ -37,7 +45,7 @@ def push(settings: Settings) -> str:
     return url
 
 
-def _prepare_space(folder: Path, repo_id: str | None, update: bool) -> tuple[DemoMetadata, str, bool]:
+def _prepare_space(folder: Path, options: PushArguments) -> tuple[DemoMetadata, str, bool]:
     """Checks everything that the Space needs before anything is pushed.
 
     Returns:
@@ -45,9 +53,13 @@ def _prepare_space(folder: Path, repo_id: str | None, update: bool) -> tuple[Dem
     """
     if importlib.util.find_spec("gradio") is None:  # the Space uses the installed version
         raise UsageError(WorkflowMessage.PACKAGE_NOT_INSTALLED, package="gradio", extra="demo")
-    hub.list_published_files(folder)  # raises UsageError if the run is not completed
+    check_completed(folder)
     names = read_class_names(str(folder))
     if names is None:
         raise UsageError(WorkflowMessage.DEMO_NEEDS_CLASSIFIER, model=folder)
-    name, exists = hub.check_target(repo_id, update, run_name(folder), "space")
-    return replace(build_demo_metadata(folder, names), model=name, title=run_name(folder)), name, exists
+    name, exists = hub.check_target(options.repo_id, options.update, run_name(folder), "space")
+    metadata = replace(build_demo_metadata(folder, names), model=name, title=name.rpartition("/")[2])
+    if not options.allow_identifiers:
+        rules = open_pseudonyms(folder, options.pseudonym_key, names).rules
+        check_texts(build_space_files(metadata), rules, name)
+    return metadata, name, exists

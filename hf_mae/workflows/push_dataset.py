@@ -1,17 +1,22 @@
 """`push-dataset`: pushes a labelled dataset, with its splits and patients, to the Hugging Face Hub as parquet."""
 
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..data.columns import get_column
 from ..data.sources.split_loading import read_splits
 from ..errors import warn
+from ..runs.identifiers import PSEUDONYMS_FILE, NameRules, Pseudonyms
 from ..settings.benchmarks import find_benchmark
+from ..settings.licences import check_stated_licence
 from ..settings.parse import Settings
 from ..settings.push import PushDatasetArguments
 from ..sharing import hub
 from ..sharing.dataset_export import write_parquet_dataset
+from ..sharing.published_files import check_class_names, report_identifiers
 from .command import command
 from .messages import WorkflowMessage
 
@@ -51,10 +56,24 @@ def _push(options: PushDatasetArguments, folder: Path, repo_id: str, exists: boo
 
 def _write(options: PushDatasetArguments, folder: Path, name: str) -> list[Path]:
     splits = read_splits(options, options.seed)
-    metadata: dict[str, Any] = {"license": options.license}
+    metadata: dict[str, Any] = {"license": options.license and check_stated_licence(options.license, None)}
     if options.benchmark:
         benchmark = find_benchmark(options.benchmark)
         metadata["description"] = f"{benchmark.title}. Licence: {benchmark.licence}. Please cite: {benchmark.citation}"
-    if "group" not in next(iter(splits.values())).column_names:
+    first = next(iter(splits.values()))
+    if "group" not in first.column_names:
         warn(logger, WorkflowMessage.PUSH_WITHOUT_GROUPS)
-    return write_parquet_dataset(splits, folder, name, metadata, options.overwrite)
+    groups = {group for dataset in splits.values() for group in get_column(dataset, "group") or []}
+    rules = NameRules.from_data(first.features["labels"].names, map(str, groups))
+    key = Path(options.pseudonym_key or f"{os.path.normpath(options.output_dir or name)}_{PSEUDONYMS_FILE}")
+    pseudonyms = Pseudonyms.open(key, rules)
+    used = None if options.allow_identifiers else pseudonyms
+    files = write_parquet_dataset(splits, folder, name, metadata, options.overwrite, used)
+    if used is None:
+        for group in groups:
+            pseudonyms.code(group)
+    else:
+        check_class_names(rules, first.features["labels"].names)
+        pseudonyms.save()
+    report_identifiers(pseudonyms, options.allow_identifiers)
+    return files

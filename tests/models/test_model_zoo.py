@@ -16,6 +16,7 @@ from hf_mae.files.messages import FileMessage
 from hf_mae.models import model_zoo
 from hf_mae.models.messages import ModelMessage
 from hf_mae.models.model_zoo import PublicCheckpoint, find_licence, load_checkpoint_catalogue, resolve_checkpoint
+from hf_mae.settings.licences import LicenceOrigin
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_checkpoint_is_downloaded_and_converted_once_and_its_licence_is_inheri
     AutoModelForImageClassification.from_pretrained(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "all_results.json").read_text())["base"] == "tiny_mae"
     # A model that is fine-tuned from this run inherits it, too.
-    assert find_licence(tmp_path / "run") == ("cc-by-nc-4.0", "its model card")
+    assert find_licence(tmp_path / "run") == ("cc-by-nc-4.0", LicenceOrigin.MODEL_CARD)
     assert main(["convert", "tiny_mae", str(tmp_path / "converted")]) == 0
     assert "ViTMAEForPreTraining" in capsys.readouterr().out
 
@@ -89,7 +90,7 @@ def test_licences_of_other_checkpoints(tiny_pth, tmp_path):
     assert find_licence(tiny_pth)[0] is None
     named = tmp_path / "mae_pretrain_vit_base.pth"
     named.write_bytes(tiny_pth.read_bytes())
-    assert find_licence(named) == ("cc-by-nc-4.0", "the catalogue entry mae_pretrain_vit_base, by file name")
+    assert find_licence(named) == ("cc-by-nc-4.0", LicenceOrigin.FILE_NAME)
     assert find_licence("some/hub-id")[0] is None  # offline
 
 

@@ -28,6 +28,7 @@ NAMES = {
     "ConversionReport.versions",
     *(f"Coverage.{name}" for name in ("split", "fitted_on")),
     "CrossvalResult.folder",
+    *(f"LicenceFact.{name}" for name in ("source", "licence")),
     "CrossvalResult.selection_split",
     "CrossvalSummary.folds",
     *(f"DataSource.{name}" for name in ("data_dir", "manifest", "benchmark", "agreement", "exclude_pairs")),

@@ -33,6 +33,7 @@ from hf_mae.runs.record import (
 from hf_mae.runs.record_io import find_run_record, read_record, record_to_dict, write_record, write_started_record
 from hf_mae.runs.training_facts import Augmentation, Objective, Optimizer, Schedule, TrainedPart, Training
 from hf_mae.settings.data import DataSourceArguments
+from hf_mae.settings.licences import LicenceFact, LicenceOrigin, LicenceRole
 from hf_mae.settings.metrics import METRICS, Metric
 
 SCORES = classification_scores([0, 1, 1], [0, 1, 0], ["blob", "ring"])
@@ -77,7 +78,14 @@ RECORDS = {
         ),
         **COMMON,
     ),
-    "pretrain": RunRecord(kind="pretrain", images={"train": 9}, train=Training(2.0, 5, 1e-3, 4), excluded=3, **COMMON),
+    "pretrain": RunRecord(
+        kind="pretrain",
+        images={"train": 9},
+        train=Training(2.0, 5, 1e-3, 4),
+        excluded=3,
+        licences=[LicenceFact(LicenceRole.BASE, "mae.pth", "mit", LicenceOrigin.CHECKPOINT)],
+        **COMMON,
+    ),
     "evaluate": RunRecord(
         kind="evaluate",
         images={"test": 3},

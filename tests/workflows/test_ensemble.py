@@ -73,7 +73,8 @@ def test_scores_are_the_mean_and_the_code_of_the_card_computes_them(ensemble_fol
         assert scores == pytest.approx(expected, abs=1e-5)
     (code,) = re.findall(r"```python\n(.*?)```", (ensemble_folder / "README.md").read_text(), re.S)
     variables: dict = {}
-    exec(code.replace("image.jpg", str(images[0])), variables)
+    code = code.replace(f"{ensemble_folder.name}/", f"{ensemble_folder}/").replace("image.jpg", str(images[0]))
+    exec(code, variables)
     assert variables["scores"] == pytest.approx(mean_scores(members, images[0]), abs=1e-6)
 
 
