@@ -111,7 +111,7 @@ def _entries(plan: Plan) -> Iterator[tuple[str, str]]:
         profile = plan.step_profile
         method = "measured" if profile.measured else f"estimated from a step of {profile.images} images"
         total = format_duration(plan.seconds_per_epoch * plan.epochs)
-        yield "memory", f"about {format_bytes(profile.peak_bytes)} per training step ({method})"
+        yield "memory", f"about {format_bytes(profile.peak_bytes)} for training and evaluation ({method})"
         yield "time", f"about {format_duration(plan.seconds_per_epoch)} per epoch, {total} in total"
     yield from (("warning", warning.code.render(**warning.values)) for warning in plan.warnings)
 

@@ -43,12 +43,15 @@ class StepProfile:
     Args:
         images: batch size of the measured step.
         seconds: time of the measured step.
-        peak_bytes: memory of a step with the requested batch size, including weights and optimizer state.
+        evaluation_seconds: time to evaluate as many images.
+        peak_bytes: memory of a step or an evaluation with the requested batch size, including weights and optimizer
+            state.
         measured: whether `peak_bytes` was measured, or estimated from steps of fewer images.
     """
 
     images: int
     seconds: float
+    evaluation_seconds: float
     peak_bytes: int
     measured: bool
 
@@ -115,7 +118,8 @@ class Plan:
             return None
         evaluated = sum(self.images.get(self.selection_split or "", {}).values())
         trained = sum(self.images["train"].values())
-        return self.step_profile.seconds / self.step_profile.images * (trained + evaluated / 3)
+        profile = self.step_profile
+        return (profile.seconds * trained + profile.evaluation_seconds * evaluated) / profile.images
 
     def _repr_html_(self) -> str | None:
         """The plan in a notebook; `reporting.plan_summary` adds the renderer."""
@@ -279,28 +283,44 @@ def _restore_model(model: StockModel) -> Iterator[None]:
 
 
 def _profile_on_cpu(model: StockModel, args: FinetuningArguments) -> StepProfile:
-    batch_size, (few, more) = args.train_batch_size, CPU_PROFILE_IMAGES
-    histories = [_record_bytes(model, images, args) for images in CPU_PROFILE_IMAGES]
-    step_bytes = max(low + (high - low) / (more - few) * (batch_size - few) for low, high in zip(*histories))
-    images, seconds = more, _measure_seconds(model, more, args)
-    if seconds / more * batch_size < CPU_PROFILE_SECONDS:
-        images, seconds = batch_size, _measure_seconds(model, batch_size, args)
-    return StepProfile(images, seconds, _state_bytes(model, args) + round(step_bytes), measured=False)
+    step_bytes = _estimate_bytes(_run_step, args.train_batch_size, model, args)
+    evaluation_bytes = _estimate_bytes(_run_evaluation, args.eval_batch_size, model, args)
+    images, batch_size = CPU_PROFILE_IMAGES[1], args.train_batch_size
+    seconds = _measure_seconds(_run_step, model, images, args)
+    if seconds / images * batch_size < CPU_PROFILE_SECONDS:
+        images, seconds = batch_size, _measure_seconds(_run_step, model, batch_size, args)
+    evaluation_seconds = _measure_seconds(_run_evaluation, model, images, args)
+    peak_bytes = _state_bytes(model, args) + max(step_bytes, evaluation_bytes)
+    return StepProfile(images, seconds, evaluation_seconds, peak_bytes, measured=False)
 
 
-def _record_bytes(model: StockModel, images: int, args: FinetuningArguments) -> list[int]:
+def _estimate_bytes(run: Callable[..., None], batch_size: int, model: StockModel, args: FinetuningArguments) -> int:
+    """Estimates the bytes of a step without weights: those of two batches after each operation, extrapolated."""
+    few, more = CPU_PROFILE_IMAGES
+    histories = [_record_bytes(run, model, images, args) for images in CPU_PROFILE_IMAGES]
+    return round(max(low + (high - low) / (more - few) * (batch_size - few) for low, high in zip(*histories)))
+
+
+def _record_bytes(run: Callable[..., None], model: StockModel, images: int, args: FinetuningArguments) -> list[int]:
     """Returns the bytes of a step after each of its operations, without weights, and with earlier gradients."""
-    _run_step(model, images, args)
+    run(model, images, args)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     with AllocatedMemory([*model.parameters(), *model.buffers(), *gradients]) as memory:
-        _run_step(model, images, args)
+        run(model, images, args)
     return [count + sum(map(_count_bytes, gradients)) for count in memory.history]
 
 
-def _measure_seconds(model: StockModel, images: int, args: FinetuningArguments) -> float:
+def _measure_seconds(run: Callable[..., None], model: StockModel, images: int, args: FinetuningArguments) -> float:
+    _synchronize(args)
     started = perf_counter()
-    _run_step(model, images, args)
+    run(model, images, args)
+    _synchronize(args)
     return perf_counter() - started
+
+
+def _synchronize(args: FinetuningArguments) -> None:
+    if args.device.type == "cuda":
+        torch.cuda.synchronize(args.device)
 
 
 def _count_bytes(tensor: torch.Tensor) -> int:
@@ -320,13 +340,11 @@ def _profile_on_gpu(model: StockModel, args: FinetuningArguments) -> StepProfile
             effective_batch_size=args.images_per_update,
         )
     torch.cuda.reset_peak_memory_stats(args.device)
-    torch.cuda.synchronize(args.device)
-    started = perf_counter()
-    _run_step(model, batch_size, args)
-    torch.cuda.synchronize(args.device)
-    seconds = perf_counter() - started
+    seconds = _measure_seconds(_run_step, model, batch_size, args)
     moments = _state_bytes(model, args) - sum(map(_count_bytes, model.parameters()))
-    return StepProfile(batch_size, seconds, torch.cuda.max_memory_allocated(args.device) + moments, measured=True)
+    peak_bytes = torch.cuda.max_memory_allocated(args.device) + moments
+    evaluation_seconds = _measure_seconds(_run_evaluation, model, batch_size, args)
+    return StepProfile(batch_size, seconds, evaluation_seconds, peak_bytes, measured=True)
 
 
 def find_max_batch_size(run_step: Callable[[int], object], starting_batch_size: int) -> int:
@@ -356,15 +374,27 @@ def find_max_batch_size(run_step: Callable[[int], object], starting_batch_size: 
 
 
 def _run_step(model: StockModel, batch_size: int, args: FinetuningArguments) -> None:
-    size = input_size(model)
-    pixels = torch.rand(batch_size, NUM_CHANNELS, size, size, device=args.device)
     labels = torch.zeros(batch_size, dtype=torch.long, device=args.device)
-    dtype = torch.bfloat16 if args.bf16 else torch.float16
-    with torch.autocast(args.device.type, dtype, enabled=args.bf16 or args.fp16):
-        loss = F.cross_entropy(model(pixel_values=pixels).logits.float(), labels)
+    loss = F.cross_entropy(_compute_logits(model, batch_size, args).float(), labels)
     loss.backward()
     if args.gradient_accumulation_steps == 1:
         model.zero_grad(set_to_none=True)
+
+
+def _run_evaluation(model: StockModel, batch_size: int, args: FinetuningArguments) -> None:
+    model.eval()
+    with torch.no_grad():
+        _compute_logits(model, batch_size, args)
+    model.train()
+
+
+def _compute_logits(model: StockModel, batch_size: int, args: FinetuningArguments) -> torch.Tensor:
+    size = input_size(model)
+    pixels = torch.rand(batch_size, NUM_CHANNELS, size, size, device=args.device)
+    dtype = torch.bfloat16 if args.bf16 else torch.float16
+    with torch.autocast(args.device.type, dtype, enabled=args.bf16 or args.fp16):
+        logits: torch.Tensor = model(pixel_values=pixels).logits
+    return logits
 
 
 def _state_bytes(model: StockModel, args: FinetuningArguments) -> int:

@@ -74,6 +74,7 @@ def profile_bytes(batch=40, **options):
 def test_settings_change_the_estimated_memory():
     plain, weights = profile_bytes(), 4 * sum(p.numel() for p in _model_and_args(1)[0].parameters())
     assert profile_bytes(gradient_checkpointing=True) < 0.7 * plain
+    assert profile_bytes(per_device_eval_batch_size=1000) > plain
     assert profile_bytes(bf16=True) < 0.9 * plain
     assert profile_bytes(gradient_accumulation_steps=2) == pytest.approx(plain + weights, rel=0.05)
 
@@ -84,7 +85,11 @@ def _model_and_args(batch, **options):
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
     model = ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, num_labels=3, **sizes))
     args = FinetuningArguments(
-        output_dir="unused", per_device_train_batch_size=batch, use_cpu=True, report_to="none", **options
+        output_dir="unused",
+        per_device_train_batch_size=batch,
+        use_cpu=True,
+        report_to="none",
+        **({"per_device_eval_batch_size": 1} | options),
     )
     return model, args
 
