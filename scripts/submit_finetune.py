@@ -17,6 +17,8 @@ from pathlib import Path
 
 import submitit
 
+from hf_mae.cli.terminal import print_message, print_text
+from hf_mae.files.redaction import hide_credentials
 from hf_mae.settings.accelerate_configs import list_launch_configs
 from hf_mae.training.preemption import STOPPED_FILE
 
@@ -43,7 +45,7 @@ class Finetuning:
             *(*self.launch, "-m", "hf_mae", "finetune", *self.flags),
             *("--output_dir", self.job_dir, "--resume_from_checkpoint", "last"),
         ]
-        print(" ".join(command), flush=True)
+        print_text(" ".join(command), flush=True)
         # SLURM sends submitit's signal (USR2) to all processes; only submitit handles it.
         self._running = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
         # Not `wait()`: submitit calls `checkpoint` from a signal handler, which would wait for the lock of `wait()`.
@@ -89,14 +91,19 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: list[str]) -> int:
     options, flags = parse_arguments(argv)
     if any(flag.split("=")[0].replace("-", "_") == "__output_dir" for flag in flags):
-        print("submit_finetune.py: --job_dir is the output folder. Remove --output_dir.", file=sys.stderr)
+        print_message("submit_finetune.py: --job_dir is the output folder. Remove --output_dir.")
+        return 1
+    flags = hide_credentials(flags)  # SLURM passes the passwords to the job in an environment variable
+    if any(flag.split("=")[0].replace("-", "_") == "__hub_token" for flag in flags):
+        print_message("submit_finetune.py: the flags of a job are saved. Remove --hub_token, and set HF_TOKEN.")
         return 1
     names = list_launch_configs()
     if options.config not in names:
-        print(f"submit_finetune.py: --config must be one of {', '.join(names)}, not {options.config}.", file=sys.stderr)
+        print_message(f"submit_finetune.py: --config must be one of {', '.join(names)}, not {options.config}.")
         return 1
     job_dir = Path(options.job_dir).resolve()
-    executor = submitit.AutoExecutor(job_dir / "submitit", options.cluster, slurm_max_num_timeout=options.max_requeues)
+    logs = job_dir / "submitit"
+    executor = submitit.AutoExecutor(logs, options.cluster, slurm_max_num_timeout=options.max_requeues)
     slurm = {"partition": options.partition, "constraint": options.constraint, "comment": options.comment}
     gpus = {"gpus_per_node": options.ngpus} if options.ngpus and executor.cluster == "slurm" else {}
     executor.update_parameters(
@@ -112,11 +119,11 @@ def main(argv: list[str]) -> int:
     processes = max(options.ngpus, 1)
     run = Finetuning(flags, str(job_dir), processes, str(names[options.config]), options.launch.split(), options.port)
     job = executor.submit(run)
-    print(f"Submitted job {job.job_id}: {options.nodes} nodes x {processes} processes; logs in {job_dir / 'submitit'}")
+    print_text(f"Submitted job {job.job_id}: {options.nodes} nodes x {processes} processes; logs in {logs}")
     if executor.cluster == "local":
         job.wait()
         if job.exception() is not None:
-            print(job.exception(), file=sys.stderr)
+            print_message(str(job.exception()))
             return 1
     return 0
 

@@ -80,10 +80,10 @@ def restore_credentials(address: str) -> str:
     """
     if REDACTED not in address:
         return address
-    known = _read_credentials()
-    nearest = max(known, key=lambda hidden: len(os.path.commonprefix([hidden, address])), default="")
-    if _server(nearest) != _server(address):
+    known = {hidden: full for hidden, full in _read_credentials().items() if _server(hidden) == _server(address)}
+    if not known:
         raise UsageError(FileMessage.ADDRESS_WITHOUT_CREDENTIALS, address=address)
+    nearest = max(known, key=lambda hidden: len(os.path.commonprefix([hidden, address])))
     restored = address.replace(_server(nearest), _server(known[nearest]), 1)
     return restored.replace(_query(nearest), _query(known[nearest]), 1) if _query(nearest) else restored
 

@@ -188,3 +188,10 @@ def unescape(match):
 def test_a_name_in_code_stays_in_its_block(name):
     tokens = MarkdownIt().parse(markdown.render([Code(f"x: {name}", "yaml"), Heading("end")]))
     assert [token.type for token in tokens][:2] == ["fence", "heading_open"]
+
+
+def test_a_name_cannot_begin_a_row_of_a_table():
+    lines = terminal.render(
+        [Table([Column("class"), Column("n", "r")], [["a\nb\x1b[31m\r", 1], ["c", 2]])]
+    ).splitlines()
+    assert lines[1:] == ["a\\nb\\x1b[31m\\r  1", "c               2"] and len({len(line) for line in lines}) == 1

@@ -56,7 +56,7 @@ def _render_table(table: Table, width: int) -> str:
     shown = [index for index, column in enumerate(table.columns) if not column.below]
     columns, cells = [table.columns[index] for index in shown], table.cells()
     head = _title_lines(columns) if table.has_titles else []
-    rows = [[format_content(row[index].content, with_reason=False) for index in shown] for row in cells]
+    rows = [[_cell_text(row[index], table.columns[index]) for index in shown] for row in cells]
     body = _wrap_last_column(rows, head, width) if columns[-1].align == "p" else [[row] for row in rows]
     widths = _measure(columns, [*head, *(line for row in body for line in row)])
     parts = []
@@ -71,6 +71,12 @@ def _render_table(table: Table, width: int) -> str:
     notes = [INTERVAL_NOTE] if has_intervals else []
     notes += [wrap_text(f"({letter}) {note}", 2, width) for letter, note in table.footnotes.items()]
     return "\n".join([*caption, "\n\n".join(parts), *notes])
+
+
+def _cell_text(cell: Cell, column: Column) -> str:
+    """Returns the text of a cell; a line break of a name is escaped, since it would begin another row."""
+    text = escape_control_characters(format_content(cell.content, with_reason=False))
+    return text if column.align == "p" else text.replace("\n", "\\n")
 
 
 def _title_lines(columns: Sequence[Column]) -> list[list[str]]:
