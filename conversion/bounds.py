@@ -16,7 +16,7 @@ from torch.nn.modules import module as torch_hooks
 from ..errors import first_error_line
 from .messages import ConversionError, ConversionMessage
 
-MAX_PARTS = 30_000  # modules, parameters and buffers; the largest models of timm have 5,000
+MAX_PARTS = 15_000  # modules, parameters and buffers; the largest models of timm have 5,000
 MAX_VALUES = 10_000_000_000  # parameters and buffers of a model whose weights are not in a local file
 MAX_SECONDS = 20  # of CPU time; a large model takes two
 TICK = 0.1

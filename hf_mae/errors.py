@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
+MAX_TEXT_LENGTH = 2000  # characters of a text in a message; a longer one, such as a damaged name, is shortened
 MAX_MESSAGE_LENGTH = 300  # characters of a value or of another library's message that are repeated
 
 
@@ -43,6 +44,8 @@ class _MessageFormatter(string.Formatter):
         if format_spec.startswith("count "):
             noun, *forms = format_spec.removeprefix("count ").split("|")
             return pluralize(value, noun, *forms)
+        if isinstance(value, str) and len(value) > MAX_TEXT_LENGTH:
+            return _shorten(value)
         return str(super().format_field(value, format_spec))
 
 
