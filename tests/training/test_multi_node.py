@@ -1,5 +1,6 @@
 """Training on two nodes: network namespaces connected by a veth pair, with `accelerate launch` in each."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from support.distributed_runs import (
 from support.messages import shows
 from support.paths import ROOT
 
+from hf_mae.cli.main import main
 from hf_mae.training.messages import TrainingMessage
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
@@ -114,6 +116,11 @@ def test_an_elastic_launcher_restarts_from_the_last_checkpoint(uninterrupted, ti
     assert running.returncode == 0, printed[-3000:]
     assert "Resuming from" in printed
     assert_same_weights(uninterrupted, tmp_path / "run")
+
+    shutil.rmtree(tmp_path / "run" / "checkpoint-36")  # one process resumes in the last epoch, after 40 of 60 images
+    assert main(["finetune", *argv, "--use_cpu", "true"]) == 0
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    assert (state["epoch"], state["global_step"]) == (12, 37)
 
 
 def process_of_rank(rank: str, launcher: int) -> int:
