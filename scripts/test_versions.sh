@@ -11,7 +11,7 @@ which="${1:-both}"
 wanted=("$ROOT[test]")
 [ $# -gt 0 ] || { set -- tests/compat; wanted=("$ROOT" pytest pytest-xdist hypothesis); }
 # The minimum versions in setup.cfg; a test compares both.
-oldest=(torch==2.11.0 torchvision==0.26.0 transformers==5.17.0 datasets==4.0.0 accelerate==1.10.0 timm==1.0.20
+oldest=(torch==2.11.0 torchvision==0.26.0 transformers==5.17.0 datasets==5.0.1 accelerate==1.10.0 timm==1.0.20
     evaluate==0.4.3 huggingface_hub==1.5.0 safetensors==0.8.0 numpy==2.0.0)
 
 environment() { # name, constraints...

@@ -1,6 +1,6 @@
 """datasets: dataset fingerprints and the Arrow writer.
 
-Verified with datasets 4.0 to 5.2.
+Verified with datasets 5.0 to 5.2.
 """
 
 from datasets import Dataset

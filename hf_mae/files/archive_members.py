@@ -28,6 +28,7 @@ MEMBER_PATTERN = re.compile(
 ARCHIVE_SUFFIXES = (".tar", ".zip")  # archives with random access to their members
 TABLE_SUFFIX = ".parquet"  # tables with random access to their images
 MAX_MEMBER_BYTES = 1_000_000_000  # decompressed size
+MAX_DENSE_BYTES, MAX_EXPANSION = 200_000_000, 100  # above this size, data may expand this many times
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,16 @@ def decompress_deflate(content: bytes) -> bytes:
     """Decompresses deflated data.
 
     Raises:
-        OSError: If the data is damaged or expands to more than `MAX_MEMBER_BYTES`.
+        OSError: If the data is damaged or expands to more than `MAX_MEMBER_BYTES`, or to a bomb.
     """
+    limit = min(MAX_MEMBER_BYTES, max(MAX_DENSE_BYTES, MAX_EXPANSION * len(content)))
     decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        decompressed = decompressor.decompress(content, MAX_MEMBER_BYTES)
+        decompressed = decompressor.decompress(content, limit)
     except zlib.error as error:
         raise OSError(f"the archive is damaged ({error})") from None
     if decompressor.unconsumed_tail:
-        raise OSError(f"larger than {MAX_MEMBER_BYTES:,} bytes")
+        raise OSError(f"larger than {limit:,} bytes")
     return decompressed
 
 

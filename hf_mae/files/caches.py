@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,17 +31,32 @@ def cache_path(name: str, for_writing: bool = False) -> Path:
     """Returns the path of an entry of the cache: the file or folder that exists, or where to write it.
 
     If the cache cannot be written (a shared cache, a container), an entry that is missing is written to a temporary
-    folder of this process, with one warning.
+    folder of this process, with one warning. Entries that another user may have written are not read.
 
     Args:
         name: path of the entry in the cache.
         for_writing: an entry that exists must also be writable.
     """
     path = cache_folder() / name
+    if reason := _distrust_reason(cache_folder()):
+        return _temporary_cache(cache_folder(), reason, FileMessage.CACHE_NOT_TRUSTED) / name
     if path.exists() and not for_writing:
         return path
     reason = find_write_error(path if path.is_dir() else path.parent)
     return path if reason is None else _temporary_cache(cache_folder(), reason) / name
+
+
+def _distrust_reason(folder: Path) -> str | None:
+    """Returns why others may have put entries into a folder; None if only this user, its group and root can."""
+    if not hasattr(os, "geteuid"):  # Windows
+        return None
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    if status.st_uid not in (0, os.geteuid()):
+        return f"it belongs to the user {status.st_uid}"
+    return "every user can write to it" if status.st_mode & stat.S_IWOTH else None
 
 
 def datasets_cache_dir() -> str | None:
@@ -54,10 +70,10 @@ def datasets_cache_dir() -> str | None:
 _temporary_caches: dict[Path, "tempfile.TemporaryDirectory[str]"] = {}  # by the cache that cannot be written
 
 
-def _temporary_cache(folder: Path, reason: str) -> Path:
+def _temporary_cache(folder: Path, reason: str, message: FileMessage = FileMessage.CACHE_NOT_WRITABLE) -> Path:
     if folder not in _temporary_caches:
         _temporary_caches[folder] = tempfile.TemporaryDirectory(prefix="hf_mae-", ignore_cleanup_errors=True)
-        warn(logger, FileMessage.CACHE_NOT_WRITABLE, path=folder, reason=reason)
+        warn(logger, message, path=folder, reason=reason)
     return Path(_temporary_caches[folder].name)
 
 

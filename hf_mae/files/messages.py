@@ -23,6 +23,11 @@ class FileMessage(Message):
         "The password or token of {address} is not saved. Pass the complete address, e.g. with --data_dir."
     )
 
+    CACHE_NOT_TRUSTED = (
+        "The cache {path} is not used, because {reason}. Entries are written to a temporary folder, which is removed at "
+        "the end. To keep them, change its owner (chown) or permissions (chmod o-w), or set HF_HOME to another folder."
+    )
+
     # Reading text
     NOT_UTF8 = (
         "{path} is not UTF-8 text: line {line} contains '{text}' (decoded as Latin-1). "

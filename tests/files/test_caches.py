@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from support.messages import logged
+
 from hf_mae.files import caches
 from hf_mae.files.atomic import write_text
 from hf_mae.files.caches import cache_path, cached, file_keys, files_fingerprint
@@ -64,3 +66,22 @@ def test_a_home_that_is_no_folder_is_skipped_with_one_warning(home, tmp_path, mo
     assert cached("kind/new.txt", lambda: "new", lambda path: path.read_text(), write_text) == "new"
     assert cached("kind/new.txt", lambda: "other", lambda path: path.read_text(), write_text) == "new"
     assert [record.code for record in caplog.records] == [FileMessage.CACHE_NOT_WRITABLE]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can change an owner")
+@pytest.mark.parametrize(
+    "owner, mode, is_trusted",
+    [(0, 0o755, True), (0, 0o775, True), (1234, 0o755, False), (0, 0o777, False), (0, 0o1777, False)],
+)
+def test_a_cache_that_others_may_have_written_is_not_read(tmp_path, monkeypatch, caplog, owner, mode, is_trusted):
+    folder = tmp_path / "hf_mae"
+    folder.mkdir()
+    (folder / "value").write_text("planted")
+    os.chown(folder, owner, 0)
+    folder.chmod(mode)
+    monkeypatch.setattr(caches, "cache_folder", lambda: folder)
+    monkeypatch.setattr(caches, "_temporary_caches", {})
+    path = caches.cache_path("value")
+    assert (path == folder / "value") == is_trusted
+    assert is_trusted or (not path.exists() and path.parent.stat().st_mode & 0o777 == 0o700)
+    assert logged(caplog.records, FileMessage.CACHE_NOT_TRUSTED) != is_trusted

@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 import zipfile
+import zlib
 
 import fsspec
 import numpy as np
@@ -19,10 +20,12 @@ from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.torch_datasets import TrainDataset
 from hf_mae.data.images.transforms import training_transform
 from hf_mae.data.messages import DataMessage
+from hf_mae.data.sources.kinds import SourceOptions
 from hf_mae.data.sources.shard_writer import verify_shards, write_shards
+from hf_mae.data.sources.source import open_source
 from hf_mae.data.sources.split_loading import load_image_folder
 from hf_mae.data.sources.unlabelled import load_unlabelled
-from hf_mae.files.archive_members import Member, parse_member, read_member
+from hf_mae.files.archive_members import Member, decompress_deflate, parse_member, read_member
 
 
 @pytest.fixture(scope="module")
@@ -293,3 +296,41 @@ def test_member_paths_differ_from_file_paths():
     member = Member("/a b/c::d.tar", 3, 4, True)
     assert parse_member(str(member)) == member
     assert parse_member("/a/b.jpg") is None and parse_member("/a::3+4/b.jpg") is None
+
+
+def test_members_that_are_no_plain_files_are_never_read_or_extracted(tmp_path):
+    """Devices, links out of the archive, sparse files, absolute names and `..` are names only."""
+    content, path = io.BytesIO(), tmp_path / "set.tar"
+    Image.new("RGB", (16, 16)).save(content, "PNG")
+    kinds = {tarfile.CHRTYPE: "", tarfile.BLKTYPE: "", tarfile.FIFOTYPE: "", tarfile.SYMTYPE: "/etc/passwd"}
+    special = [(f"a/{kind!r}.png", kind, link) for kind, link in kinds.items()]
+    special += [("a/hard.png", tarfile.LNKTYPE, "/etc/passwd"), ("a/up.png", tarfile.LNKTYPE, "../../etc/passwd")]
+    with tarfile.open(path, "w") as tar:
+        for name in ("a/0.png", "b/1.png", "/b/2.png", "../b/3.png"):
+            info = tarfile.TarInfo(name)
+            info.size = content.tell()
+            tar.addfile(info, io.BytesIO(content.getvalue()))
+        for name, kind, link in special:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, link
+            tar.addfile(info)
+        sparse = tarfile.TarInfo("a/sparse.png")
+        sparse.size, sparse.pax_headers = 512, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        sparse.pax_headers |= {"GNU.sparse.name": "a/sparse.png", "GNU.sparse.realsize": "1000000000000"}
+        tar.addfile(sparse, io.BytesIO(b"1\n0\n512\n".ljust(512, b"\0")))
+    before = sorted(tmp_path.parent.rglob("*"))
+    samples = open_source(str(path), SourceOptions(labelled=False)).samples
+    assert sorted(samples.paths()) == ["../b/3.png", "a/0.png", "b/1.png", "b/2.png"]
+    assert sorted(tmp_path.parent.rglob("*")) == before
+    huge = tarfile.TarInfo("a/huge.png")
+    huge.size = 10**12
+    path.write_bytes(path.read_bytes()[:1024] + huge.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    with raises(DataMessage.ARCHIVE_DAMAGED, archive=path):
+        open_source(str(path), SourceOptions(labelled=False)).samples.paths()
+
+
+def test_a_deflated_member_that_expands_without_end_is_rejected():
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = b"".join([packer.compress(bytes(1 << 22)) for _ in range(60)] + [packer.flush()])
+    with pytest.raises(OSError, match="larger than 200,000,000 bytes"):
+        decompress_deflate(packed)
