@@ -3,7 +3,6 @@
 import os
 
 import pytest
-
 from support.messages import logged
 
 from hf_mae.files import caches
