@@ -25,7 +25,7 @@ class FileMessage(Message):
 
     CACHE_NOT_TRUSTED = (
         "The cache {path} is not used, because {reason}. Entries are written to a temporary folder, which is removed "
-        "at the end. To keep them, change its owner (chown) or permissions (chmod o-w), or set HF_HOME to another folder."
+        "at the end. To keep them, change its owner (chown) or mode (chmod o-w), or set HF_HOME to another folder."
     )
 
     # Reading text
