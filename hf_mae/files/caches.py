@@ -39,7 +39,7 @@ def cache_path(name: str, for_writing: bool = False) -> Path:
     """
     path = cache_folder() / name
     if reason := _distrust_reason(cache_folder()):
-        return _temporary_cache(cache_folder(), reason, FileMessage.CACHE_NOT_TRUSTED) / name
+        return _temporary_cache(cache_folder(), reason, is_trusted=False) / name
     if path.exists() and not for_writing:
         return path
     reason = find_write_error(path if path.is_dir() else path.parent)
@@ -70,10 +70,13 @@ def datasets_cache_dir() -> str | None:
 _temporary_caches: dict[Path, "tempfile.TemporaryDirectory[str]"] = {}  # by the cache that cannot be written
 
 
-def _temporary_cache(folder: Path, reason: str, message: FileMessage = FileMessage.CACHE_NOT_WRITABLE) -> Path:
+def _temporary_cache(folder: Path, reason: str, is_trusted: bool = True) -> Path:
     if folder not in _temporary_caches:
         _temporary_caches[folder] = tempfile.TemporaryDirectory(prefix="hf_mae-", ignore_cleanup_errors=True)
-        warn(logger, message, path=folder, reason=reason)
+        if is_trusted:
+            warn(logger, FileMessage.CACHE_NOT_WRITABLE, path=folder, reason=reason)
+        else:
+            warn(logger, FileMessage.CACHE_NOT_TRUSTED, path=folder, reason=reason)
     return Path(_temporary_caches[folder].name)
 
 
