@@ -10,6 +10,7 @@ Biometrika 34:28): few if a few small classes have most of the variance.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -284,6 +285,13 @@ def subtract_scores(first: ModelScores, one: ModelScore, second: ModelScores, tw
 # Tests at a margin
 
 
+class TestableDifference(Protocol):
+    """A difference with one-sided tests."""
+
+    def p_value_above(self, limit: float) -> float | None:
+        """Computes the p value of the hypothesis that the difference is at most `limit`."""
+
+
 @dataclass(frozen=True)
 class Margin:
     """Greatest difference of a score that does not matter.
@@ -320,7 +328,7 @@ class Margin:
         """One-sided level of the test: 2.5 % for non-inferiority (ICH E9), 5 % for equivalence (Schuirmann, 1987)."""
         return 0.025 if self.kind == "non_inferiority" else 0.05
 
-    def test(self, difference: ScoreDifference) -> float | None:
+    def test(self, difference: TestableDifference) -> float | None:
         """Computes the p value of the hypothesis that the second model is worse than the first by the margin or more;
         for equivalence, the larger p value of two one-sided tests; None with a `reason`."""
         above, below = difference.p_value_above(-self.margin), difference.p_value_above(self.margin)

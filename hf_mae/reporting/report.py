@@ -19,7 +19,7 @@ from ..settings.one_vs_rest import ONE_VS_REST_OPTIONS
 from . import notebook  # noqa: F401 (records as HTML)
 from .build_report import build_report_document
 from .diagnostic_accuracy import MIN_SUBGROUP_IMAGES, ReportOptions
-from .figures.study import plot_benefit_differences, plot_calibration, plot_decision_curves
+from .figures.study import plot_benefit_differences, plot_calibration, plot_centres, plot_decision_curves
 from .figures.training import plot_label_efficiency
 from .messages import ReportingMessage
 from .renderers import html, latex, markdown
@@ -190,6 +190,10 @@ def _plot_figures(comparison: Comparison, folder: Path, with_calibration: bool) 
     if curves:
         names.append("label_efficiency")
         plot_label_efficiency(curves, folder / FIGURES_DIR / names[-1])
+    summaries = [run.centres for run in comparison.runs if run.centres is not None]
+    for number, summary in enumerate(summaries, 1):
+        names.append("centres" if len(summaries) == 1 else f"centres_{number}")
+        plot_centres(summary, "macro_f1", folder / FIGURES_DIR / names[-1])
     for number, table in enumerate(comparison.tables):
         suffix = "" if len(comparison.tables) == 1 else f"_{number + 1}"
         curves_by_classes: dict[tuple[str, ...], dict[str, Any]] = {}

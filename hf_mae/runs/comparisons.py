@@ -15,6 +15,7 @@ from ..evaluation.expected_cost import compare_expected_costs
 from ..evaluation.messages import EvaluationMessage
 from ..evaluation.metrics import headline_metrics
 from ..evaluation.operating_points import THRESHOLDS, OneVsRest, ThresholdRule
+from ..evaluation.paired_proportions import estimate_for_margin
 from ..evaluation.significance import Difference, compare_models, corrected_resampled_test, holm, mcnemar
 from .completed_run import CompletedRun
 from .cost_table import CostTable
@@ -232,7 +233,7 @@ def compare_with_first(
             one, two = models[id(first)], models[id(second)]
             if margin.score in BINARY_SCORES:
                 one, two = (_binary_scores(run, options.positive) for run in (first, second))
-            difference = estimate_difference(one, two, margin.score)
+            difference = estimate_for_margin(one, two, margin.score)
             if difference is None:
                 code = EvaluationMessage.MARGIN_OF_UNDEFINED_SCORE
                 raise UsageError(code, score=margin.score, first=first.name, second=second.name)

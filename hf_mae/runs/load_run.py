@@ -19,7 +19,7 @@ from .messages import RunMessage
 from .predictions import find_predictions, list_predicted_splits, read_prediction_table, read_predictions
 from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, run_name
 from .record_io import read_record
-from .split_consistency import is_same_data
+from .split_consistency import have_disjoint_manifests, is_same_data
 
 _SPLIT_ORDER = {"test": 0, "validation": 1, "selection": 2}
 
@@ -248,7 +248,10 @@ def _is_training_data(record: RunRecord, training_record: RunRecord | None) -> b
     """Whether a model was evaluated on the data that it was trained on, in any split."""
     if training_record is None:
         return False
-    return record.data.data_dir == training_record.data.data_dir or is_same_data(record.data, training_record.data)
+    evaluated, trained = record.data, training_record.data
+    if have_disjoint_manifests(evaluated, trained):
+        return False
+    return evaluated.data_dir == trained.data_dir or is_same_data(evaluated, trained)
 
 
 def _class_map_note(record: RunRecord) -> list[Note]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.sources.tables import read_table
 from ..errors import UsageError, warn
 from ..models.ensemble import read_ensemble_members
 from ..settings.data import DataSourceArguments
@@ -136,7 +137,10 @@ def read_random_fold_count(folder: Path) -> str | None:
 
 
 def is_same_data(source: DataSource, other_source: DataSourceArguments | DataSource) -> bool:
-    """Whether both are the same benchmark, or the same folder, in whatever way its path is written."""
+    """Whether both are the same benchmark, or the same folder, in whatever way its path is written; two manifests
+    without common images are different data."""
+    if have_disjoint_manifests(source, other_source):
+        return False
     if source.benchmark or other_source.benchmark:
         return source.benchmark == other_source.benchmark
     if not other_source.data_dir or not source.data_dir:
@@ -145,3 +149,17 @@ def is_same_data(source: DataSource, other_source: DataSourceArguments | DataSou
     if path.exists() and other_path.exists():
         return path.resolve() == other_path.resolve()
     return str(path) == str(other_path)
+
+
+def have_disjoint_manifests(source: DataSource, other_source: DataSourceArguments | DataSource) -> bool:
+    """Whether both have manifests, and these have no image in common; False if one cannot be read any more."""
+    if not source.manifest or not other_source.manifest or source.manifest == other_source.manifest:
+        return False
+    try:
+        names, other_names = (
+            {str(row["file_name"]) for row in read_table(Path(path))}
+            for path in (source.manifest, other_source.manifest)
+        )
+    except (UsageError, OSError, KeyError):
+        return False
+    return names.isdisjoint(other_names)

@@ -1,7 +1,8 @@
-"""Simulates the intervals of thresholds, net benefit, expected costs and agreement of annotators.
+"""Simulates the intervals of thresholds, net benefit, expected costs and agreement, and the level of tests at a margin.
 
 Run `python scripts/studies/simulate_decisions.py [--only thresholds] [--draws 2000]`. Each cell is the share of 95 %
-intervals that contain the true value, and their mean width. Seeds are fixed; the tables are in docs/coverage.md.
+intervals that contain the true value (in per cent), their mean width, and [the share without an interval]. Seeds are
+fixed; the tables are in docs/coverage.md.
 """
 
 import argparse
@@ -14,8 +15,12 @@ from scipy.stats import loggamma, norm
 from hf_mae.evaluation import chosen_thresholds, expected_cost
 from hf_mae.evaluation.agreement import estimate_agreement
 from hf_mae.evaluation.chosen_thresholds import intervals_with_choice, threshold_intervals
+from hf_mae.evaluation.differences import ModelScores
+from hf_mae.evaluation.estimation import matrix_function
 from hf_mae.evaluation.expected_cost import Costs, compare_expected_costs, estimate_expected_costs
+from hf_mae.evaluation.metrics import ConfusionMatrices
 from hf_mae.evaluation.operating_points import THRESHOLDS, OneVsRest, ThresholdRule, estimate_binary_rates
+from hf_mae.evaluation.paired_proportions import estimate_for_margin
 from hf_mae.evaluation.prediction_table import Predictions
 
 Interval = tuple[float, float] | None
@@ -239,11 +244,60 @@ def simulate_annotators(draws: int) -> None:
         tally.print_row(title)
 
 
+# Margins: frequencies of the classes, probabilities of the predictions of both models, images
+def _constant_matrix(classes: int, label: int = 0) -> np.ndarray:
+    return np.tile(np.eye(classes)[label], (classes, 1))
+
+
+LONG_TAIL = np.array([20, 10, 6, 4, 3, 2, 1, 1])
+MARGIN_SCENARIOS = {
+    "2 classes 1:1, 57, recall .85 and .8": ([1, 1], _recall_matrix(2, 0.85), _recall_matrix(2, 0.8), 57),
+    "2 classes 9:1, 200, .9 and .85": ([9, 1], _recall_matrix(2, 0.9), _recall_matrix(2, 0.85), 200),
+    "2 classes 100:1, 505, constant and .98": ([100, 1], _constant_matrix(2), _recall_matrix(2, 0.98), 505),
+    "4 classes, 100, constant and .7": ([1] * 4, _constant_matrix(4), _recall_matrix(4, 0.7), 100),
+    "4 classes, 100, two constant ones": ([6, 5, 5, 4], _constant_matrix(4), _constant_matrix(4, 3), 100),
+    "5 classes, 100, perfect and .95": ([1] * 5, np.eye(5), _recall_matrix(5, 0.95), 100),
+    "2 classes 100:1, 505, perfect and .98": ([100, 1], np.eye(2), _recall_matrix(2, 0.98), 505),
+    "8 classes, 57, .97 and .97": ([1] * 8, _recall_matrix(8, 0.97), _recall_matrix(8, 0.97), 57),
+    "8 classes 20:1, 300, .8 and .7": (LONG_TAIL, _recall_matrix(8, 0.8), _recall_matrix(8, 0.7), 300),
+}
+MARGIN_SCORES = ("accuracy", "macro_recall", "macro_precision", "macro_f1", "kappa")
+
+
+def simulate_margins(draws: int) -> None:
+    """Per cent of one-sided tests (2.5 %, 5 %) that find the second model better, and worse, than the truth."""
+    print(f"| images | {' | '.join(MARGIN_SCORES)} |\n|---|" + "---:|" * len(MARGIN_SCORES))
+    for seed, (title, (frequencies, *confusions, images)) in enumerate(MARGIN_SCENARIOS.items()):
+        rng, prior, cells = np.random.default_rng(seed), np.array(frequencies) / np.sum(frequencies), []
+        rejected: dict[str, list[list[bool]]] = {name: [] for name in MARGIN_SCORES}
+        matrices = [ConfusionMatrices(1e6 * prior[:, None] * confusion) for confusion in confusions]
+        for _ in range(draws):
+            labels = rng.choice(len(prior), images, p=prior)
+            is_shared, shared, models = rng.random(images) < 0.5, rng.random(images), []
+            for confusion in confusions:
+                uniform = np.where(is_shared, shared, rng.random(images))
+                predicted = (uniform[:, None] > np.cumsum(confusion, 1)[labels, :-1]).sum(1)
+                models.append(ModelScores([Predictions(labels, predicted[None], len(prior))]))
+            for name in MARGIN_SCORES:
+                difference = estimate_for_margin(*models, name)
+                truth = float(np.subtract(*(matrix_function(name)(matrix) for matrix in matrices[::-1])))
+                if difference is not None and (above := difference.p_value_above(truth)) is not None:
+                    tails = (above, 1 - above)
+                    rejected[name].append([tail <= level for tail in tails for level in (0.025, 0.05)])
+        for found in rejected.values():
+            missing = 100 * (1 - len(found) / draws)
+            shares = [f"{100 * share:.1f}" for share in np.mean(found, 0)] if missing < 95 else []
+            text = f"{', '.join(shares[:2])}; {', '.join(shares[2:])}" if shares else "-"
+            cells.append(text + (f" [{missing:.1f}]" if missing else ""))
+        print(f"| {title} | {' | '.join(cells)} |", flush=True)
+
+
 SIMULATIONS = {
     "thresholds": simulate_thresholds,
     "benefits": simulate_benefits,
     "costs": simulate_costs,
     "annotators": simulate_annotators,
+    "margins": simulate_margins,
 }
 
 
@@ -254,7 +308,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SIMULATIONS, default=list(SIMULATIONS), help="only these tables")
     args = parser.parse_args()
     for name in args.only:
-        print(f"\n{SIMULATIONS[name].__doc__} Coverage in per cent (mean width) [without an interval]:\n")
+        print(f"\n{SIMULATIONS[name].__doc__}\n")
         SIMULATIONS[name](args.draws)
 
 

@@ -9,7 +9,7 @@ from support.records import ENVIRONMENT
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import CrossvalSummary, DataSource, RunRecord
 from hf_mae.runs.record_io import write_record
-from hf_mae.runs.split_consistency import align_with_training_split
+from hf_mae.runs.split_consistency import align_with_training_split, is_same_data
 from hf_mae.settings.evaluation import EvaluationArguments
 
 
@@ -95,3 +95,18 @@ def test_a_random_fold_cannot_be_reproduced(tmp_path, images):
         align(images, model)
     write_record(dataclasses.replace(base, crossval=dataclasses.replace(summary, folds="official")), tmp_path / "cv")
     assert align(images, model).split == "validation"
+
+
+@pytest.mark.parametrize(
+    "names, is_same",
+    [(["1.png", "2.png"], True), (["2.png", "3.png"], True), (["3.png", "4.png"], False), (None, True)],
+)
+def test_manifests_without_common_images_are_other_data(names, is_same, images, tmp_path):
+    """An evaluation of new images below the same folder is external; a manifest that is missing says nothing."""
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("file_name,label\n1.png,a\n2.png,b\n")
+    if names:
+        second.write_text("file_name,label\n" + "".join(f"{name},a\n" for name in names))
+    source = DataSource(str(images), manifest=str(first))
+    assert is_same_data(source, DataSource(str(images), manifest=str(second))) == is_same
+    assert is_same_data(DataSource(str(images)), DataSource(str(images), manifest=str(second)))

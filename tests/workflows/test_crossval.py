@@ -216,7 +216,9 @@ def test_each_centre_is_left_out_once_and_the_epoch_is_selected_on_the_others(ti
     assert row.scores["macro_f1"].value == pytest.approx(100 * centres.mean["macro_f1"].value)
     assert row.diagnostic_accuracy.centres == centres and "| A " in comparison.summary()
     assert main(["report", str(out), "--operating_point", "youden", "--output_dir", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "figures" / "centres.png").is_file()
     study = (tmp_path / "report" / "study.md").read_text()
+    assert study.count("was left out in turn") == 1
     assert "Each centre (A, B) was left out in turn" in study and "10 % of the training images" in study
     assert "Each of 2 values of centre was left out in turn" in comparison.summary()
 
