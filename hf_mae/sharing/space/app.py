@@ -185,7 +185,7 @@ class DemoModel:
         return []
 
     def write_csv(self, path: Path, head: list[str], rows: list[list[str]]) -> None:
-        """Writes a table for download; text is quoted, so that a spreadsheet does not interpret it as a formula."""
+        """Writes a table for download. File names are join keys, so formulas in them stay as they are."""
         with open(path, "w", encoding="utf-8", newline="") as file:
             csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows([head, *rows])
 
