@@ -120,13 +120,10 @@ class MaeTrainerBase(HookedTrainer):
         resolved = _resolve_learning_rate(args)
         with explain_errors():
             process_deepspeed_config(resolved)
-            if resolved.deepspeed and not resolved.is_launched:
-                unset_engines()
-                raise UsageError(SettingsMessage.ENGINE_WITHOUT_LAUNCHER, name="deepspeed")
             super().__init__(
                 model, resolved, data_collator or collate, train_dataset, eval_dataset, processing_class, **kwargs
             )
-        self._check_deepspeed_config()
+        self._check_deepspeed_config(resolved)
         self.resumed_from: Path | None = None  # checkpoint
         self._stream: StreamLoader | None = None
         self._position: Position | None = None  # where a checkpoint resumes
@@ -150,14 +147,20 @@ class MaeTrainerBase(HookedTrainer):
         if self.train_dataset is not None and self.is_world_process_zero():
             self._log_batch_and_rate()
 
-    def _check_deepspeed_config(self) -> None:
-        """Checks that the DeepSpeed config has the values of the settings, and no optimizer or schedule."""
+    def _check_deepspeed_config(self, args: MaeTrainingArguments) -> None:
+        """Checks that the DeepSpeed config has the values of the settings, and no optimizer or schedule; and that a
+        launcher started this process."""
+        lacks_launcher = bool(args.deepspeed) and not args.is_launched
+        if lacks_launcher:
+            unset_engines()  # no check passes, and this process may start another run
         sections, mismatches = find_deepspeed_conflicts(self.accelerator)
         if sections:
             also = f", and correct {', '.join(mismatches)}" if mismatches else ""
             raise UsageError(TrainingMessage.DEEPSPEED_DEFINES_OPTIMIZER, sections=sections, also=also)
         if mismatches:
             raise UsageError(TrainingMessage.DEEPSPEED_CONTRADICTS, mismatches=mismatches)
+        if lacks_launcher:
+            raise UsageError(SettingsMessage.ENGINE_WITHOUT_LAUNCHER, name="deepspeed")
 
     def errors_of_setup(self) -> AbstractContextManager[None]:
         """Explains errors of the model, the engine and the loaders that are prepared when training begins."""

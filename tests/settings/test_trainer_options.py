@@ -304,6 +304,9 @@ def test_workers_have_the_settings_of_the_loader(checkpoint, items, tmp_path):
     assert trainer.train().global_step == 2
 
 
+CONTRADICTING_DEEPSPEED = {"deepspeed": {"train_micro_batch_size_per_gpu": 3, "zero_optimization": {"stage": 1}}}
+
+
 @pytest.mark.parametrize(
     "options, message, attributes",
     [
@@ -344,6 +347,7 @@ def test_workers_have_the_settings_of_the_loader(checkpoint, items, tmp_path):
         ({"torch_compile_backend": "nonsense"}, TrainingMessage.SETUP_REJECTED, {}),
         ({"fsdp": "full_shard"}, SettingsMessage.ENGINE_WITHOUT_LAUNCHER, {"name": "fsdp"}),
         ({"deepspeed": {"zero_optimization": {"stage": 2}}}, SettingsMessage.ENGINE_WITHOUT_LAUNCHER, {}),
+        (CONTRADICTING_DEEPSPEED, TrainingMessage.DEEPSPEED_CONTRADICTS, {}),
         ({"max_steps": 0}, SettingsMessage.OUT_OF_BOUNDS, {"name": "max_steps"}),
         ({"log_level": "nonsense"}, SettingsMessage.INVALID_CHOICE, {"name": "log_level"}),
         ({"log_level_replica": "nonsense"}, SettingsMessage.INVALID_CHOICE, {"name": "log_level_replica"}),
